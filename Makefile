@@ -1,0 +1,39 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Two cores are enough for everything here; more threads only make the small matrices slower.
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+export HF_HUB_DISABLE_TELEMETRY ?= 1
+
+.PHONY: demo test test-slow quality clean
+
+demo: $(VENV)/.data
+	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
+		recipes/train.py --config recipes/mnist5k/rn1_demo.yaml
+
+test: $(VENV)/.dev quality
+	$(BIN)/python -m pytest -n 2
+
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 -m slow
+
+quality: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+
+$(VENV)/.data: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[data]"
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.data
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[data,dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) dist build

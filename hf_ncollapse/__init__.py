@@ -1,0 +1,26 @@
+"""Neural collapse with Hugging Face: train, measure, certify and publish it.
+
+The public names load on first use. Importing the package also registers the model families with transformers'
+Auto classes, so that `AutoModelForImageClassification.from_pretrained` finds the installed code and asks nothing.
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+# Public name -> the module that defines it.
+_PUBLIC_NAMES: dict[str, str] = {
+    "ClassStatistics": "hf_ncollapse.neural_collapse.class_statistics",
+}
+
+__all__ = ["__version__", *sorted(_PUBLIC_NAMES)]
+
+
+def __getattr__(name: str):
+    if name not in _PUBLIC_NAMES:
+        raise AttributeError(f"module 'hf_ncollapse' has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(importlib.import_module(_PUBLIC_NAMES[name]), name)
+
+
+def __dir__():
+    return __all__
