@@ -5,7 +5,7 @@ import sys
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Return the parser; every command registers `run`, a function of the parsed arguments that returns the exit code."""
+    """Return the parser; a command registers `run`, a function of the parsed arguments that returns the exit code."""
     parser = argparse.ArgumentParser(prog="hf-ncollapse", description="Measure, certify and publish neural collapse.")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
