@@ -6,10 +6,13 @@ Auto classes, so that `AutoModelForImageClassification.from_pretrained` finds th
 
 import importlib
 
+from . import models as _models  # registers the Auto classes
+
 __version__ = "0.1.0"
 
 # Public name -> the module that defines it.
 _PUBLIC_NAMES: dict[str, str] = {
+    **dict.fromkeys(_models.__all__, "hf_ncollapse.models"),
     "ClassStatistics": "hf_ncollapse.neural_collapse.class_statistics",
 }
 

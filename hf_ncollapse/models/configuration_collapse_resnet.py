@@ -1,0 +1,56 @@
+"""Configuration of the fully connected residual networks L-RN1 and L-RN2."""
+
+from typing import Literal
+
+from huggingface_hub.dataclasses import strict
+
+from .collapse_config import CollapseConfig
+
+
+@strict
+class CollapseResNetConfig(CollapseConfig):
+    """Configuration of [`CollapseResNetModel`]: L-RN1 (default) or L-RN2 of arXiv:2505.15239.
+
+    Args:
+        linear_layers_per_block: 1 for f(u) = A σ(u) (L-RN1), 2 for f(u) = B σ(A u) (L-RN2).
+        image_size: height and width of an image in pixels, one number when they are equal.
+        num_channels: 1 for grey images, 3 for colour.
+        **kwargs: the objective and the stream, see [`CollapseConfig`], and transformers' own.
+
+    Example:
+
+        >>> from hf_ncollapse import CollapseResNetConfig
+        >>> config = CollapseResNetConfig(num_hidden_layers=8, l2_depth_scaling="inverse", num_labels=10)
+        >>> config.resolved_l2_coefficient
+        0.000625
+        >>> config.architecture_name
+        'L-RN1'
+    """
+
+    model_type = "collapse_resnet"
+
+    linear_layers_per_block: Literal[1, 2] = 1
+    image_size: int | list[int] | tuple[int, ...] = 28
+    num_channels: int = 1
+
+    @property
+    def architecture_name(self) -> str:
+        """The paper's name, "L-RN1" or "L-RN2"."""
+        return f"L-RN{self.linear_layers_per_block}"
+
+    @property
+    def input_size(self) -> int:
+        """Number of values in one image: height × width × channels."""
+        height, width = (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
+        return height * width * self.num_channels
+
+    def validate_image(self):
+        """Refuse images without pixels."""
+        sides = [self.image_size] if isinstance(self.image_size, int) else list(self.image_size)
+        if len(sides) > 2 or min(sides, default=0) < 1:
+            raise ValueError(f"image_size is {self.image_size}; it takes one side or [height, width], each at least 1")
+        if self.num_channels < 1:
+            raise ValueError(f"num_channels is {self.num_channels}; it must be at least 1")
+
+
+__all__ = ["CollapseResNetConfig"]

@@ -1,0 +1,149 @@
+"""Fully connected residual networks L-RN1 and L-RN2, with LayerNorm and without biases.
+
+Source: Súkeník, Lampert & Mondelli, NeurIPS 2025, arXiv:2505.15239; "after the paper", which published no code.
+"""
+
+import math
+
+import torch
+from torch import nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import PreTrainedModel
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from .configuration_collapse_resnet import CollapseResNetConfig
+from .regularized_objective import CollapseClassifierOutput, CollapseModelOutput, RegularizedObjectiveMixin, fit
+from .residual_layers import BranchOutput, CenteredNorm, FeedForwardBranch, ResidualConnection, initialize_linear
+
+
+class CollapseResNetBlock(GradientCheckpointingLayer):
+    """One residual block with one or two linear layers; maps (N, d) to (N, d)."""
+
+    def __init__(self, config: CollapseResNetConfig):
+        super().__init__()
+        branch = FeedForwardBranch(
+            config.hidden_size, config.hidden_size, config.linear_layers_per_block, config.hidden_act
+        )
+        self.residual = ResidualConnection(branch, config.hidden_size, config.norm_placement, config.norm_scale)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.residual(hidden_states)
+
+
+class CollapseResNetEmbeddings(nn.Module):
+    """h_0 = LN(E · flatten(image)); maps (N, C, H, W) to (N, d)."""
+
+    def __init__(self, config: CollapseResNetConfig):
+        super().__init__()
+        self.input_size = config.input_size
+        self.projection = nn.Linear(config.input_size, config.hidden_size, bias=False)
+        self.norm = (
+            CenteredNorm(config.hidden_size, config.norm_scale) if config.normalize_embeddings else nn.Identity()
+        )
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        pixels = pixel_values.flatten(1)
+        if pixels.shape[1] != self.input_size:
+            raise ValueError(
+                f"pixel_values of shape {tuple(pixel_values.shape)} hold {pixels.shape[1]} values an image; "
+                f"the config's image_size and num_channels make it {self.input_size}"
+            )
+        return self.norm(self.projection(pixels.to(self.projection.weight.dtype)))
+
+
+class CollapseResNetPreTrainedModel(PreTrainedModel):
+    """Initialisation and what transformers needs to know.
+
+    Every weight is N(0, 1/fan_in), except that a branch's last linear layer is smaller by √L: at any depth the L
+    branches together then move the stream by O(1), so that L = 200 starts as finite and as trainable as L = 2.
+    """
+
+    config: CollapseResNetConfig
+    base_model_prefix = "network"
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["CollapseResNetBlock"]
+    _can_record_outputs = {"hidden_states": CollapseResNetBlock}
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, BranchOutput):
+            initialize_linear(module, gain=1 / math.sqrt(self.config.num_hidden_layers))
+        elif isinstance(module, nn.Linear):
+            initialize_linear(module)
+
+
+class CollapseResNetModel(CollapseResNetPreTrainedModel):
+    """L-RN1 or L-RN2 without its classifier: image → features.
+
+    Example:
+
+        >>> import torch
+        >>> from hf_ncollapse import CollapseResNetConfig, CollapseResNetModel
+        >>> model = CollapseResNetModel(CollapseResNetConfig(num_hidden_layers=3))
+        >>> model(torch.rand(2, 1, 28, 28)).features.shape
+        torch.Size([2, 64])
+    """
+
+    def __init__(self, config: CollapseResNetConfig):
+        super().__init__(config)
+        self.embeddings = CollapseResNetEmbeddings(config)
+        self.layers = nn.ModuleList(CollapseResNetBlock(config) for _ in range(config.num_hidden_layers))
+        self.norm = CenteredNorm(config.hidden_size, config.norm_scale)
+        self.post_init()
+
+    @merge_with_config_defaults
+    @capture_outputs(tie_last_hidden_states=False)
+    def forward(self, pixel_values: torch.Tensor, **kwargs) -> CollapseModelOutput:
+        """Map images (N, C, H, W) to features LN(h_L) (N, d)."""
+        hidden_states = self.embeddings(pixel_values)
+        for layer in self.layers:
+            hidden_states = layer(hidden_states)
+        return CollapseModelOutput(features=self.norm(hidden_states))
+
+
+class CollapseResNetForImageClassification(RegularizedObjectiveMixin, CollapseResNetPreTrainedModel):
+    """L-RN1 or L-RN2 with its linear classifier W (no bias), and its regularised objective.
+
+    Example:
+
+        >>> import torch
+        >>> from hf_ncollapse import CollapseResNetConfig, CollapseResNetForImageClassification
+        >>> model = CollapseResNetForImageClassification(CollapseResNetConfig(num_hidden_layers=3, num_labels=10))
+        >>> output = model(torch.rand(2, 1, 28, 28), labels=torch.tensor([3, 7]))
+        >>> objective = output.loss + model.regularization()
+    """
+
+    def __init__(self, config: CollapseResNetConfig):
+        super().__init__(config)
+        self.network = CollapseResNetModel(config)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels, bias=False)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        **kwargs,
+    ) -> CollapseClassifierOutput:
+        """Classify images.
+
+        Args:
+            pixel_values: images of shape (N, C, H, W), as the model's image processor makes them.
+            labels: integers in [0, K), of shape (N,); gives the `loss`.
+            num_items_in_batch: what the sum of the losses is divided by, N by default.
+        """
+        outputs = self.network(pixel_values, **kwargs)
+        logits = self.classifier(outputs.features)
+        return CollapseClassifierOutput(
+            loss=None if labels is None else fit(logits, labels, self.config.loss, num_items_in_batch),
+            logits=logits,
+            features=outputs.features,
+            hidden_states=outputs.hidden_states,
+        )
+
+
+__all__ = ["CollapseResNetForImageClassification", "CollapseResNetModel", "CollapseResNetPreTrainedModel"]

@@ -1,0 +1,115 @@
+"""The objective of the theory, J(θ) = (1/N) Σ ℓ(W x_i, y_i) + (λ/2) ‖θ‖², as every model of the package carries it."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers.utils import ModelOutput
+
+LOSSES = ("cross_entropy", "mse")
+
+
+@dataclass
+class CollapseModelOutput(ModelOutput):
+    """Output of the networks without a classifier.
+
+    Args:
+        features (`torch.FloatTensor` of shape `(batch_size, hidden_size)`):
+            What a classifier sees: mean 0 and norm r (1 or √hidden_size) per sample.
+        hidden_states (`tuple(torch.FloatTensor)`, *optional*):
+            The input of the first block, then the output of every block.
+        attentions (`tuple(torch.FloatTensor)`, *optional*):
+            Attention weights of every block, of shape `(batch_size, num_heads, length, length)`; transformers only.
+    """
+
+    features: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+
+
+@dataclass
+class CollapseClassifierOutput(ModelOutput):
+    """Output of the classifiers.
+
+    Args:
+        loss (`torch.FloatTensor` of shape `()`, *optional*):
+            The fit (1/N) Σ ℓ(W x_i, y_i) alone, when labels are given. The penalty is `model.regularization()`.
+        logits (`torch.FloatTensor` of shape `(batch_size, num_labels)`):
+            W x, without bias.
+        features (`torch.FloatTensor` of shape `(batch_size, hidden_size)`):
+            The classifier's input x.
+        hidden_states, attentions:
+            As in [`CollapseModelOutput`].
+    """
+
+    loss: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+    features: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+
+
+def fit(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    loss: str,
+    num_items_in_batch: torch.Tensor | int | None = None,
+) -> torch.Tensor:
+    """Σ ℓ(z_i, y_i) / n with ℓ cross-entropy or ½‖z − e_y‖², summed over the classes.
+
+    `torch.nn.MSELoss` averages over N·K, which is another objective; this does not.
+
+    Args:
+        logits: z, of shape (N, K).
+        labels: integers in [0, K), of shape (N,).
+        loss: "cross_entropy" or "mse".
+        num_items_in_batch: n; the batch's own N by default. The Trainer gives the number of samples of the whole step,
+            over accumulated micro-batches and processes, so that the step's gradient is the exact mean's.
+
+    Returns:
+        A scalar tensor.
+
+    Source: arXiv:2505.15239, the objective of the deep problem; its MSE counterpart is Tirer & Bruna 2022.
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if loss == "cross_entropy":
+        total = nn.functional.cross_entropy(logits, labels, reduction="sum")
+    else:
+        # ‖z‖² − 2 z_y + 1 would need no one-hot matrix, but cancels near the optimum; the difference does not.
+        targets = nn.functional.one_hot(labels, logits.shape[-1]).to(logits.dtype)
+        total = (logits - targets).square().sum() / 2
+    return total / (labels.numel() if num_items_in_batch is None else num_items_in_batch)
+
+
+class RegularizedObjectiveMixin:
+    """What a classifier of the package knows of its own penalty; expects `config`, `base_model` and `classifier`."""
+
+    # The fit divides by the number of samples of the whole step that the Trainer passes, see `fit`.
+    accepts_loss_kwargs = True
+
+    def regularization(self) -> torch.Tensor:
+        """The penalty (λ/2)‖θ‖² over *every* parameter, a scalar tensor with gradient; λ is the resolved one."""
+        return sum(self.regularization_parts().values())
+
+    def regularization_parts(self) -> dict[str, torch.Tensor]:
+        """The penalty in its three parts, scalar tensors: "embedding", "body" (all blocks) and "classifier".
+
+        LN makes the embedding's scale free, so its part goes to 0 as slowly as training lets it, while the theory
+        speaks of the body's; reading one for the other misleads.
+        """
+        embedding = {id(parameter) for parameter in self.base_model.embeddings.parameters()}
+        classifier = {id(parameter) for parameter in self.classifier.parameters()}
+        parts = {"embedding": [], "body": [], "classifier": []}
+        for parameter in self.parameters():
+            key = id(parameter)
+            parts["embedding" if key in embedding else "classifier" if key in classifier else "body"].append(parameter)
+        factor = self.config.resolved_l2_coefficient / 2
+        return {name: factor * sum(p.square().sum() for p in parameters) for name, parameters in parts.items()}
+
+    def save_pretrained(self, *args, **kwargs):
+        """Save as transformers does, and let `AutoModel` load the network without the classifier by the same code."""
+        if self._auto_class is not None:
+            base = type(self.base_model)
+            auto_map = getattr(self.config, "auto_map", None) or {}
+            self.config.auto_map = {**auto_map, "AutoModel": f"{base.__module__.split('.')[-1]}.{base.__name__}"}
+        return super().save_pretrained(*args, **kwargs)
