@@ -1,0 +1,57 @@
+"""What a recipe says about its data."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class DataArguments:
+    """Which data set, which part of it, and how it becomes tensors.
+
+    Args:
+        dataset: a name of the registry (`DATASETS`) or any Hub data set, "namespace/name".
+        dataset_config: configuration of a Hub data set that has several.
+        train_split: split of a Hub data set to train on.
+        test_split: split of a Hub data set to test on; by default "test", else "validation", else none.
+        image_column, text_column: column of a Hub data set to classify; found by its type when there is only one.
+        label_column: column with the classes; found by its type when there is only one.
+        train_samples: size of the training subset, the same number of every class; None takes all.
+        test_samples: size of the test subset, balanced too; None takes all. A set that has no test part of its own is
+            divided: the test part is what `train_samples` leaves, or a fifth when that is None too.
+        data_seed: seed of the subsets, ≥ 0. The same seed draws nested training subsets.
+        image_size: side in pixels that images are resized to; None keeps the size, which must then be the same for all.
+        tokenizer: kind of tokenizer to train on the training part, "wordpiece", "bpe" or "word", or the Hub id or
+            folder of a trained one.
+        vocabulary_size: largest size of a trained tokenizer's vocabulary, with its special tokens.
+        lowercase: lower-case texts before a trained tokenizer sees them.
+        max_length: largest number of tokens of a text; the rest is cut off.
+
+    Raises:
+        ValueError: a number outside its range.
+    """
+
+    dataset: str
+    dataset_config: str | None = None
+    train_split: str = "train"
+    test_split: str | None = None
+    image_column: str | None = None
+    text_column: str | None = None
+    label_column: str | None = None
+    train_samples: int | None = None
+    test_samples: int | None = None
+    data_seed: int = 0
+    image_size: int | None = None
+    tokenizer: str = "wordpiece"
+    vocabulary_size: int = 8000
+    lowercase: bool = True
+    max_length: int = 256
+
+    def __post_init__(self):
+        least = {"train_samples": 1, "test_samples": 1, "data_seed": 0, "image_size": 1, "vocabulary_size": 10}
+        for name, minimum in {**least, "max_length": 2}.items():
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < minimum):
+                raise ValueError(f"{name} is {value!r}; it must be a whole number of at least {minimum}")
+        if self.image_column is not None and self.text_column is not None:
+            raise ValueError(
+                f"image_column is {self.image_column!r} and text_column is {self.text_column!r}; give only one of them"
+            )

@@ -1,0 +1,75 @@
+"""Images as in-memory tensors, with the processor that makes the same pixels later."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+
+from hf_ncollapse.models.image_processing_collapse import CollapseImageProcessor
+
+
+class TensorDataset(Dataset):
+    """Samples held as one tensor a name, all of length N; a batch is a slice.
+
+    `dataset[i]` is one sample; `dataset.__getitems__(indices)`, which torch's DataLoader calls, returns the *batch* as
+    a dict, so the loader's collator has nothing left to do and must pass it through.
+    """
+
+    def __init__(self, **tensors: torch.Tensor):
+        self.tensors = tensors
+
+    @property
+    def labels(self) -> torch.Tensor:
+        """Labels, int64 (N,)."""
+        return self.tensors["labels"]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return {name: tensor[index] for name, tensor in self.tensors.items()}
+
+    def __getitems__(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
+        rows = torch.as_tensor(indices)
+        return {name: tensor[rows] for name, tensor in self.tensors.items()}
+
+
+def fit_image_processor(images: Sequence, image_size: int | None, largest_pixel: int) -> CollapseImageProcessor:
+    """Return the processor of these training images: their size and channels, and their mean image.
+
+    Raises:
+        ValueError: images of several sizes while `image_size` is None.
+    """
+    sizes = {_height_and_width(image) for image in images}
+    if image_size is None and len(sizes) > 1:
+        smallest, largest = min(sizes), max(sizes)
+        raise ValueError(
+            f"image_size is None and the images have several sizes, from {smallest} to {largest} (height, width); "
+            "give the side that they are resized to"
+        )
+    height, width = (image_size, image_size) if image_size is not None else sizes.pop()
+    processor = CollapseImageProcessor(
+        size={"height": height, "width": width},
+        num_channels=1 if all(_is_grey(image) for image in images) else 3,
+        rescale_factor=1 / largest_pixel,
+    )
+    # The exact mean of bytes, rounded once: it does not depend on the order of summation.
+    mean = processor.to_pixels(images).sum(axis=0, dtype=np.int64) / (len(images) * largest_pixel)
+    processor.image_mean = mean.astype(np.float32)
+    return processor
+
+
+def image_dataset(images: Sequence, labels: np.ndarray, processor: CollapseImageProcessor) -> TensorDataset:
+    """Return `pixel_values`, float32 (N, C, H, W), and `labels`, int64 (N,)."""
+    pixel_values = processor(list(images), return_tensors="pt")["pixel_values"]
+    return TensorDataset(pixel_values=pixel_values, labels=torch.from_numpy(labels))
+
+
+def _height_and_width(image) -> tuple[int, int]:
+    return (image.height, image.width) if isinstance(image, Image.Image) else image.shape[:2]
+
+
+def _is_grey(image) -> bool:
+    return image.mode in ("1", "L") if isinstance(image, Image.Image) else image.ndim == 2
