@@ -14,8 +14,8 @@ _MODES = {1: "L", 3: "RGB"}
 class CollapseImageProcessor(BaseImageProcessor):
     """Turns images of any size and mode into the pixels that the network was trained on.
 
-    An image is converted to grey or RGB, resized (bilinear, without keeping its proportions) when its size differs,
-    multiplied by `rescale_factor`, and `image_mean` is subtracted: `pixel_values = rescale_factor · image − image_mean`.
+    `pixel_values = rescale_factor · image − image_mean`, after the image was converted to grey or RGB and, if its size
+    differs, resized (bilinear, without keeping its proportions).
 
     Args:
         size: `{"height": H, "width": W}` in pixels.
@@ -109,7 +109,5 @@ def _image_from_array(array: np.ndarray) -> Image.Image:
         )
     return Image.fromarray(np.ascontiguousarray(array))
 
-
-CollapseImageProcessor.register_for_auto_class("AutoImageProcessor")
 
 __all__ = ["CollapseImageProcessor"]

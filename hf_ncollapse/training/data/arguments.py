@@ -18,7 +18,7 @@ class DataArguments:
         test_samples: size of the test subset, balanced too; None takes all. A set that has no test part of its own is
             divided: the test part is what `train_samples` leaves, or a fifth when that is None too.
         data_seed: seed of the subsets, ≥ 0. The same seed draws nested training subsets.
-        image_size: side in pixels that images are resized to; None keeps the size, which must then be the same for all.
+        image_size: side in pixels that images are resized to; None keeps their own, which must be one.
         tokenizer: kind of tokenizer to train on the training part, "wordpiece", "bpe" or "word", or the Hub id or
             folder of a trained one.
         vocabulary_size: largest size of a trained tokenizer's vocabulary, with its special tokens.

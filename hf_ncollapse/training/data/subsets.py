@@ -20,7 +20,7 @@ def draw_subsets(
     the set is divided: both index the training part then, and are disjoint.
 
     Raises:
-        ValueError: an empty part, a single class, a size that the classes do not divide, or more samples than there are.
+        ValueError: an empty part, a single class, a size that is no multiple of K, or more samples than there are.
     """
     _check_classes(train_labels, num_classes)
     generator = np.random.default_rng(seed)
@@ -79,6 +79,6 @@ def _check_enough(argument: str, count: int, per_class: list[np.ndarray], num_cl
     available = len(per_class[smallest])
     if count > available:
         raise ValueError(
-            f"{argument} is {count * num_classes}, {count} of each class; label {smallest} has only {available} left, so "
-            f"at most {available * num_classes}"
+            f"{argument} is {count * num_classes}, {count} of each class; label {smallest} has only {available} left, "
+            f"so at most {available * num_classes}"
         )
