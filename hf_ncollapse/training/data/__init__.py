@@ -60,7 +60,7 @@ def load_classification_data(dataset: str | DataArguments, **keywords) -> Classi
         len(source.label_names),
         arguments.train_samples,
         arguments.test_samples,
-        arguments.data_seed,
+        arguments.subset_seed,
     )
     test_part = source.test or source.train
     train_inputs, test_inputs = source.train.take(train_indices), test_part.take(test_indices)

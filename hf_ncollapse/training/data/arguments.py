@@ -17,7 +17,7 @@ class DataArguments:
         train_samples: size of the training subset, the same number of every class; None takes all.
         test_samples: size of the test subset, balanced too; None takes all. A set that has no test part of its own is
             divided: the test part is what `train_samples` leaves, or a fifth when that is None too.
-        data_seed: seed of the subsets, ≥ 0. The same seed draws nested training subsets.
+        subset_seed: seed of the subsets, ≥ 0. The same seed draws nested training subsets.
         image_size: side in pixels that images are resized to; None keeps their own, which must be one.
         tokenizer: kind of tokenizer to train on the training part, "wordpiece", "bpe" or "word", or the Hub id or
             folder of a trained one.
@@ -38,7 +38,7 @@ class DataArguments:
     label_column: str | None = None
     train_samples: int | None = None
     test_samples: int | None = None
-    data_seed: int = 0
+    subset_seed: int = 0
     image_size: int | None = None
     tokenizer: str = "wordpiece"
     vocabulary_size: int = 8000
@@ -46,7 +46,7 @@ class DataArguments:
     max_length: int = 256
 
     def __post_init__(self):
-        least = {"train_samples": 1, "test_samples": 1, "data_seed": 0, "image_size": 1, "vocabulary_size": 10}
+        least = {"train_samples": 1, "test_samples": 1, "subset_seed": 0, "image_size": 1, "vocabulary_size": 10}
         for name, minimum in {**least, "max_length": 2}.items():
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < minimum):
