@@ -14,7 +14,14 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_collapse_resnet import CollapseResNetConfig
 from .regularized_objective import CollapseClassifierOutput, CollapseModelOutput, RegularizedObjectiveMixin, fit
-from .residual_layers import BranchOutput, CenteredNorm, FeedForwardBranch, ResidualConnection, initialize_linear
+from .residual_layers import (
+    BlockSplittingMixin,
+    BranchOutput,
+    CenteredNorm,
+    FeedForwardBranch,
+    ResidualConnection,
+    initialize_linear,
+)
 
 
 class CollapseResNetBlock(GradientCheckpointingLayer):
@@ -29,6 +36,10 @@ class CollapseResNetBlock(GradientCheckpointingLayer):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return self.residual(hidden_states)
+
+    def halve(self) -> None:
+        """Halve the block's step, for depth continuation."""
+        self.residual.branch.halve()
 
 
 class CollapseResNetEmbeddings(nn.Module):
@@ -103,7 +114,9 @@ class CollapseResNetModel(CollapseResNetPreTrainedModel):
         return CollapseModelOutput(features=self.norm(hidden_states))
 
 
-class CollapseResNetForImageClassification(RegularizedObjectiveMixin, CollapseResNetPreTrainedModel):
+class CollapseResNetForImageClassification(
+    BlockSplittingMixin, RegularizedObjectiveMixin, CollapseResNetPreTrainedModel
+):
     """L-RN1 or L-RN2 with its linear classifier W (no bias), and its regularised objective.
 
     Example:

@@ -4,6 +4,7 @@ Source: Súkeník, Lampert & Mondelli, "Neural Collapse is Globally Optimal in D
 Transformers", NeurIPS 2025, arXiv:2505.15239 (architectures L-RN1, L-RN2, L-T11 ... L-T22).
 """
 
+import copy
 import math
 
 import torch
@@ -63,6 +64,14 @@ class FeedForwardBranch(nn.Module):
             hidden_states = self.input_projection(hidden_states)
         return self.output_projection(self.activation(hidden_states))
 
+    def halve(self) -> None:
+        """Make the branch f/2: A/2 for one linear layer, (A/√2, B/√2) for two with a homogeneous activation."""
+        if self.input_projection is None:
+            self.output_projection.weight.mul_(0.5)
+        else:
+            self.input_projection.weight.mul_(math.sqrt(0.5))
+            self.output_projection.weight.mul_(math.sqrt(0.5))
+
 
 class ResidualConnection(nn.Module):
     """A branch f in the stream: h ↦ LN(h + f(h)) for "post", h ↦ h + f(LN(h)) for "pre"."""
@@ -82,3 +91,62 @@ class ResidualConnection(nn.Module):
 def initialize_linear(module: nn.Linear, gain: float = 1.0) -> None:
     """Draw the weight from N(0, gain²/fan_in)."""
     init.normal_(module.weight, mean=0.0, std=gain / math.sqrt(module.in_features))
+
+
+def blocks_to_split(penalties: list[float], num_hidden_layers: int) -> list[bool]:
+    """Say which blocks of a network split into two so that it gets `num_hidden_layers` of them: those of largest norm.
+
+    Args:
+        penalties: ‖θ_l‖² of each of the L blocks.
+        num_hidden_layers: the new depth, in [L, 2L].
+
+    Raises:
+        ValueError: if the new depth is outside that range.
+    """
+    depth = len(penalties)
+    if not depth <= num_hidden_layers <= 2 * depth:
+        raise ValueError(
+            f"num_hidden_layers is {num_hidden_layers}; splitting the blocks of a network of depth {depth} gives from "
+            f"{depth} to {2 * depth}: deepen it repeatedly"
+        )
+    largest = sorted(range(depth), key=lambda block: -penalties[block])[: num_hidden_layers - depth]
+    return [block in largest for block in range(depth)]
+
+
+class BlockSplittingMixin:
+    """Depth continuation: `deepen`, for models whose `base_model.layers` can `halve` themselves."""
+
+    def deepen(self, num_hidden_layers: int):
+        """Return a deeper network with nearly the same function and a lower or equal penalty.
+
+        A block with one linear layer A becomes two with A/2: a step of the stream becomes two half steps, so the
+        function changes only to second order in A, while 2 ‖A/2‖² = ‖A‖²/2 halves the penalty. With two linear layers,
+        the two blocks (A/√2, B/√2) halve the branch for a positively homogeneous activation such as ReLU and leave the
+        penalty as it is: this is why the theory needs λ to fall with depth there (arXiv:2505.15239, theorem 4.6).
+        Training each depth from the split of the one before follows the theorem where training from scratch is stuck.
+
+        Args:
+            num_hidden_layers: the new depth, from L to 2L; the blocks of largest norm are split.
+
+        Raises:
+            ValueError: if the new depth is outside [L, 2L].
+        """
+        layers = self.base_model.layers
+        penalties = [sum(p.square().sum().item() for p in layer.parameters()) for layer in layers]
+        splits = blocks_to_split(penalties, num_hidden_layers)
+        config = copy.deepcopy(self.config)
+        config.num_hidden_layers = num_hidden_layers
+        deeper = type(self)(config).to(device=self.device, dtype=self.dtype)
+        # Everything but the blocks has the same name and shape at any depth.
+        blocks = f"{self.base_model_prefix}.layers."
+        state = {name: value for name, value in self.state_dict().items() if not name.startswith(blocks)}
+        deeper.load_state_dict(state, strict=False)
+        new_layers = iter(deeper.base_model.layers)
+        with torch.no_grad():
+            for layer, split in zip(layers, splits, strict=True):
+                for _ in range(1 + split):
+                    new_layer = next(new_layers)
+                    new_layer.load_state_dict(layer.state_dict())
+                    if split:
+                        new_layer.halve()
+        return deeper.train(self.training)
