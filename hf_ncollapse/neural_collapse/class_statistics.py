@@ -1,0 +1,359 @@
+"""Sufficient statistics of labelled features: one pass, additive, mergeable and reducible across processes.
+
+Every neural collapse measure but NC4 is a function of four sums over samples, kept per class: how many there are,
+their sum, their squared norms, and their unit vectors; NC1's pseudo-inverse form needs the second moment as well.
+Sums of raw features would lose the variance to cancellation (E‖h‖² − ‖Eh‖² in float32 is wrong by 5× at mean 10,
+σ 1e-3), so each class is summed about a shift of its own: the mean of its first batch. Sums about different shifts
+describe the same data and convert into each other exactly, which is what makes `merge` and `all_reduce` possible.
+"""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+_FLOAT32_RANGE = (torch.finfo(torch.float32).min, torch.finfo(torch.float32).max)
+_SAFE_SQUARED_NORMS = (1e-24, 1e32)
+
+
+class ClassStatistics:
+    r"""Counts, means, within-class scatter and mean directions of features, accumulated in float64 in one pass.
+
+    With s_k the shift of class k, the state holds, per class, n_k, Σ(h − s_k), Σ‖h − s_k‖² and, on request, the sum
+    of unit features Σ h/‖h‖ (K×d; any classifier's mean cosine follows from it) and the second moment
+    Σ (h − s_{y})(h − s_{y})ᵀ (d×d, over all samples).
+
+    Args:
+        num_classes (`int`): K, at least 2. Labels are 0 … K − 1.
+        second_moment (`bool`): accumulate the d×d second moment, one gemm a batch; only `nc1_pinv` needs it.
+        directions (`bool`): accumulate the sums of unit features, K×d; only `nc3` needs them.
+        device: where the state lives; `None` takes the first batch's device (CPU where that has no float64).
+
+    Memory: 12·K·d bytes, 8·K·d more for the directions and 8·d² more for the second moment.
+
+    Example:
+        >>> import torch
+        >>> statistics = ClassStatistics(num_classes=2)
+        >>> statistics.update(torch.tensor([[1.0, 0.0], [3.0, 0.0], [0.0, 4.0]]), torch.tensor([0, 0, 1]))
+        >>> statistics.class_means.tolist()
+        [[2.0, 0.0], [0.0, 4.0]]
+        >>> statistics.within_class_scatter.tolist()
+        [2.0, 0.0]
+    """
+
+    VERSION = 1
+
+    def __init__(self, num_classes: int, *, second_moment: bool = False, directions: bool = True, device=None):
+        if num_classes < 2:
+            raise ValueError(f"num_classes must be at least 2, got {num_classes}")
+        self.num_classes = num_classes
+        self.num_features: int | None = None
+        self.has_second_moment = second_moment
+        self.has_directions = directions
+        self._device = None if device is None else torch.device(device)
+
+    # --- what went in ------------------------------------------------------------------------------------------
+
+    def update(self, features: Tensor, labels: Tensor, *, ignore_index: int | None = None) -> None:
+        """Add a batch.
+
+        Args:
+            features (`Tensor`): N×d, any real dtype and device.
+            labels (`Tensor`): N integers in 0 … K − 1.
+            ignore_index (`int`, *optional*): skip the samples with this label (often -100).
+
+        Raises:
+            ValueError: the shapes disagree with each other or with earlier batches, a label is outside 0 … K − 1, or
+                a feature is NaN or infinite (or its square overflows float64). The state is then left as it was.
+        """
+        features, labels = torch.as_tensor(features).detach(), torch.as_tensor(labels).detach()
+        if features.ndim != 2 or features.shape[1] == 0:
+            raise ValueError(f"features must be samples × width (N×d), got shape {tuple(features.shape)}")
+        if features.is_complex():
+            raise ValueError(f"features must be real, got {features.dtype}")
+        if self.num_features not in (None, features.shape[1]):
+            raise ValueError(f"features must keep their width {self.num_features}, got {features.shape[1]}")
+        check_labels(labels, len(features), self.num_classes, ignore_index)
+        if ignore_index is not None:
+            kept = labels != ignore_index
+            features, labels = features[kept.to(features.device)], labels[kept]
+        if len(labels) == 0:
+            return
+        self._allocate(features.shape[1], features.device)
+        features, labels = features.to(self.device), labels.to(self.device, torch.int64)
+
+        shifts = self._shifts[labels]
+        first_seen = self.counts[labels] == 0
+        new_classes = None
+        if first_seen.any():
+            new_classes, positions = labels[first_seen].unique(return_inverse=True)
+            new_shifts = features.new_zeros(len(new_classes), self.num_features, dtype=torch.float64)
+            new_shifts.index_add_(0, positions, features[first_seen].double())
+            new_shifts /= positions.bincount().unsqueeze(1)
+            new_shifts = new_shifts.clamp(*_FLOAT32_RANGE).float()
+            shifts[first_seen] = new_shifts[positions]
+
+        single_precision = features.dtype in (torch.float32, torch.float16, torch.bfloat16)
+        features = features.double()
+        deviations = features - shifts
+        squared_norms = torch.linalg.vecdot(deviations, deviations)
+        if not squared_norms.isfinite().all():
+            raise ValueError(_describe_non_finite(features))
+
+        if new_classes is not None:
+            self._shifts[new_classes] = new_shifts
+        self.counts.index_add_(0, labels, torch.ones_like(labels))
+        self._sums.index_add_(0, labels, deviations)
+        self._squares.index_add_(0, labels, squared_norms)
+        if self.has_directions:
+            norms = torch.linalg.vector_norm(features, dim=1, keepdim=True)
+            self._directions.index_add_(0, labels, features / norms.masked_fill_(norms == 0, 1))
+        if self.has_second_moment:
+            # A float32 gemm is half the price; it needs squares that neither overflow nor underflow in float32.
+            smallest, largest = _SAFE_SQUARED_NORMS
+            if single_precision and smallest < squared_norms.max() < largest:
+                deviations = deviations.float()
+            self._second_moment += deviations.T @ deviations
+
+    # --- what comes out ----------------------------------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device | None:
+        """Where the state lives; `None` before the first batch, unless it was given."""
+        return self._device
+
+    @property
+    def num_samples(self) -> int:
+        """N, the samples seen so far."""
+        return 0 if self.num_features is None else int(self.counts.sum())
+
+    @property
+    def class_means(self) -> Tensor:
+        """μ_k, K×d in float64; the rows of absent classes are 0."""
+        self._require_samples()
+        return (self._shifts + self._mean_deviations()).masked_fill_((self.counts == 0).unsqueeze(1), 0)
+
+    @property
+    def within_class_scatter(self) -> Tensor:
+        """Σ_{i in k} ‖h_i − μ_k‖², K values in float64; dividing by n_k gives the class's variance v_k."""
+        self._require_samples()
+        mean_deviations = self._mean_deviations()
+        return (self._squares - torch.linalg.vecdot(mean_deviations, self._sums)).clamp_(min=0)
+
+    @property
+    def within_class_second_moment(self) -> Tensor:
+        """Σ_i (h_i − μ_{y_i})(h_i − μ_{y_i})ᵀ, d×d in float64; divided by N it is the sample-weighted Σ_W.
+
+        Raises:
+            ValueError: the statistics were made without `second_moment=True`.
+        """
+        self._require_samples()
+        if not self.has_second_moment:
+            raise ValueError("the second moment was not accumulated: create ClassStatistics with second_moment=True")
+        return self._second_moment - self._mean_deviations().T @ self._sums
+
+    @property
+    def direction_sums(self) -> Tensor:
+        """Σ_{i in k} h_i/‖h_i‖, K×d in float64 (a zero feature adds nothing).
+
+        Raises:
+            ValueError: the statistics were made with `directions=False`.
+        """
+        self._require_samples()
+        if not self.has_directions:
+            raise ValueError("the directions were not accumulated: create ClassStatistics with directions=True")
+        return self._directions
+
+    def without_absent_classes(self) -> "ClassStatistics":
+        """The statistics of the classes that have samples, renumbered 0 … K' − 1; self if that is all of them."""
+        self._require_samples()
+        present = self.counts > 0
+        if present.all():
+            return self
+        state = self.state_dict()
+        state["num_classes"] = int(present.sum())
+        for name in ("counts", "_shifts", "_sums", "_squares", "_directions"):
+            if name in state:
+                state[name] = state[name][present]
+        return ClassStatistics.from_state_dict(state, device=self.device)
+
+    # --- joining -----------------------------------------------------------------------------------------------
+
+    def merge(self, other: "ClassStatistics") -> None:
+        """Add the samples of `other`, exactly; the order of merges does not matter.
+
+        Raises:
+            ValueError: the two differ in classes, width, or in what they accumulate.
+        """
+        for name in ("num_classes", "has_second_moment", "has_directions"):
+            if getattr(self, name) != getattr(other, name):
+                raise ValueError(f"cannot merge: {name} is {getattr(self, name)} here, {getattr(other, name)} there")
+        if other.num_features is None:
+            return
+        if self.num_features not in (None, other.num_features):
+            raise ValueError(f"cannot merge features of width {other.num_features} into width {self.num_features}")
+        self._allocate(other.num_features, other.device)
+        other = ClassStatistics.from_state_dict(other.state_dict(), device=self.device)
+        new_classes = self.counts == 0
+        self._shifts[new_classes] = other._shifts[new_classes]
+        other._move_shifts(self._shifts)
+        for name in self._sum_names():
+            getattr(self, name).add_(getattr(other, name))
+
+    def all_reduce(self) -> None:
+        """Give every process of torch.distributed's default group the statistics of all; does nothing without one.
+
+        Processes that saw no sample take part as well; no process holds more than twice its own state.
+
+        Raises:
+            ValueError: the processes saw features of different widths.
+        """
+        if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+            return
+        device = self.device or torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
+        widths = [None] * dist.get_world_size()
+        dist.all_gather_object(widths, self.num_features)
+        seen_widths = {width for width in widths if width is not None}
+        if len(seen_widths) > 1:
+            raise ValueError(f"the processes must see features of one width, got {widths}")
+        if not seen_widths:
+            return
+        self._allocate(seen_widths.pop(), device)
+
+        # The class's shift becomes that of the first process that saw it; about common shifts the sums just add.
+        rank, world_size = dist.get_rank(), dist.get_world_size()
+        owners = torch.where(self.counts > 0, rank, world_size)
+        dist.all_reduce(owners, dist.ReduceOp.MIN)
+        shifts = self._shifts.masked_fill((owners != rank).unsqueeze(1), 0)
+        dist.all_reduce(shifts)
+        self._move_shifts(shifts)
+        for name in self._sum_names():
+            dist.all_reduce(getattr(self, name))
+
+    # --- keeping -----------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict:
+        """Everything needed to continue or merge elsewhere: plain numbers and tensors, with a version."""
+        state = {
+            "version": self.VERSION,
+            "num_classes": self.num_classes,
+            "num_features": self.num_features,
+            "second_moment": self.has_second_moment,
+            "directions": self.has_directions,
+        }
+        return state | (
+            {} if self.num_features is None else {name: getattr(self, name) for name in self._tensor_names()}
+        )
+
+    def load_state_dict(self, state: dict) -> None:
+        """Replace this state by `state`, a `state_dict()` of statistics that accumulate the same.
+
+        Raises:
+            ValueError: the state has another version, other classes, or accumulates something else.
+        """
+        expected = {
+            "version": self.VERSION,
+            "num_classes": self.num_classes,
+            "second_moment": self.has_second_moment,
+            "directions": self.has_directions,
+        }
+        for name, value in expected.items():
+            if state[name] != value:
+                raise ValueError(f"cannot load a state with {name} {state[name]!r}: this has {value!r}")
+        self.num_features = None
+        if state["num_features"] is not None:
+            self._allocate(state["num_features"], state["counts"].device)
+            for name in self._tensor_names():
+                getattr(self, name).copy_(state[name])
+
+    @classmethod
+    def from_state_dict(cls, state: dict, device=None) -> "ClassStatistics":
+        """Statistics made from a `state_dict()` alone."""
+        statistics = cls(
+            state["num_classes"], second_moment=state["second_moment"], directions=state["directions"], device=device
+        )
+        statistics.load_state_dict(state)
+        return statistics
+
+    def to(self, device) -> "ClassStatistics":
+        """Move the state to `device`, which must know float64, and return self."""
+        self._device = torch.device(device)
+        if self.num_features is not None:
+            for name in self._tensor_names():
+                setattr(self, name, getattr(self, name).to(self._device))
+        return self
+
+    def __repr__(self) -> str:
+        return f"ClassStatistics({self.num_samples} samples, {self.num_classes} classes, width {self.num_features})"
+
+    # --- inside ------------------------------------------------------------------------------------------------
+
+    def _sum_names(self) -> list[str]:
+        optional = ["_directions"] * self.has_directions + ["_second_moment"] * self.has_second_moment
+        return ["counts", "_sums", "_squares", *optional]
+
+    def _tensor_names(self) -> list[str]:
+        return ["_shifts", *self._sum_names()]
+
+    def _move_shifts(self, shifts: Tensor) -> None:
+        """Rewrite the sums about other shifts s', with m = s − s': h − s' = (h − s) + m."""
+        moved = (self._shifts.double() - shifts).masked_fill_((self.counts == 0).unsqueeze(1), 0)
+        moved_sums = self._sums + self.counts.unsqueeze(1) * moved
+        self._squares += torch.linalg.vecdot(moved, self._sums + moved_sums)
+        if self.has_second_moment:
+            self._second_moment += moved.T @ self._sums + moved_sums.T @ moved
+        self._sums = moved_sums
+        self._shifts.copy_(shifts)
+
+    def _allocate(self, num_features: int, device: torch.device) -> None:
+        if self.num_features is not None:
+            return
+        if self._device is None:
+            self._device = torch.device("cpu") if device.type == "mps" else device
+        self.num_features = num_features
+        of_class, by_feature = (self.num_classes,), (self.num_classes, num_features)
+        self.counts = torch.zeros(of_class, dtype=torch.int64, device=self._device)
+        # float32: a shift need not be the mean, only near it, and every float32 is exact in float64.
+        self._shifts = torch.zeros(by_feature, dtype=torch.float32, device=self._device)
+        self._sums = torch.zeros(by_feature, dtype=torch.float64, device=self._device)
+        self._squares = torch.zeros(of_class, dtype=torch.float64, device=self._device)
+        if self.has_directions:
+            self._directions = torch.zeros(by_feature, dtype=torch.float64, device=self._device)
+        if self.has_second_moment:
+            shape = (num_features, num_features)
+            self._second_moment = torch.zeros(shape, dtype=torch.float64, device=self._device)
+
+    def _mean_deviations(self) -> Tensor:
+        return self._sums / self.counts.clamp(min=1).unsqueeze(1)
+
+    def _require_samples(self) -> None:
+        if self.num_samples == 0:
+            raise ValueError("the statistics are empty: update them with at least one sample")
+
+
+def check_labels(labels: Tensor, num_samples: int, num_classes: int, ignore_index: int | None = None) -> None:
+    """Raise a `ValueError` unless `labels` are `num_samples` integers in 0 … K − 1 or equal to `ignore_index`."""
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise ValueError(f"labels must be integers, got {labels.dtype}")
+    if labels.shape != (num_samples,):
+        raise ValueError(f"labels must have one entry a sample, ({num_samples},), got shape {tuple(labels.shape)}")
+    bad = (labels < 0) | (labels >= num_classes)
+    if ignore_index is not None:
+        bad &= labels != ignore_index
+    if bad.any():
+        position = int(bad.nonzero()[0])
+        hint = " (pass ignore_index=-100 to skip such samples)" if labels[position] == -100 else ""
+        raise ValueError(
+            f"labels must be in 0 … {num_classes - 1}, got {int(labels[position])} at position {position}, "
+            f"{int(bad.sum())} such in all{hint}"
+        )
+
+
+def _describe_non_finite(features: Tensor) -> str:
+    bad = ~features.isfinite()
+    if not bad.any():
+        return f"features are too large to square in float64, up to {float(features.abs().max()):.3g}"
+    row, column = bad.nonzero()[0].tolist()
+    return (
+        f"features must be finite, got {int(features.isnan().sum())} NaN and {int(features.isinf().sum())} infinite "
+        f"values in {int(bad.any(dim=1).sum())} of {len(features)} samples, first in sample {row}, feature {column}"
+    )
