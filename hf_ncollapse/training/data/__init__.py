@@ -11,6 +11,7 @@ from .arguments import DataArguments
 from .images import TensorDataset, fit_image_processor, image_dataset
 from .sources import DATASETS, load_source
 from .subsets import draw_subsets
+from .texts import TokenDataset, fit_tokenizer, text_dataset
 
 
 @dataclass(frozen=True)
@@ -65,14 +66,26 @@ def load_classification_data(dataset: str | DataArguments, **keywords) -> Classi
     test_part = source.test or source.train
     train_inputs, test_inputs = source.train.take(train_indices), test_part.take(test_indices)
     train_labels, test_labels = source.train.labels[train_indices], test_part.labels[test_indices]
-    processor = fit_image_processor(train_inputs, arguments.image_size, source.largest_pixel)
+    if source.modality == "image":
+        processor = fit_image_processor(train_inputs, arguments.image_size, source.largest_pixel)
+        make_dataset = image_dataset
+    else:
+        processor = fit_tokenizer(train_inputs, arguments)
+        make_dataset = text_dataset
     return ClassificationData(
-        train=image_dataset(train_inputs, train_labels, processor),
-        test=image_dataset(test_inputs, test_labels, processor),
+        train=make_dataset(train_inputs, train_labels, processor),
+        test=make_dataset(test_inputs, test_labels, processor),
         label_names=source.label_names,
         processor=processor,
         modality=source.modality,
     )
 
 
-__all__ = ["DATASETS", "ClassificationData", "DataArguments", "TensorDataset", "load_classification_data"]
+__all__ = [
+    "DATASETS",
+    "ClassificationData",
+    "DataArguments",
+    "TensorDataset",
+    "TokenDataset",
+    "load_classification_data",
+]

@@ -1,0 +1,186 @@
+"""Texts as in-memory tokens: a tokenizer trained on the training part, padding batch by batch, a cache by content."""
+
+import hashlib
+import itertools
+import logging
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from huggingface_hub import constants
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from torch.utils.data import Dataset
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from .arguments import DataArguments
+
+logger = logging.getLogger(__name__)
+
+# Kind of a trained tokenizer -> its model and trainer.
+TOKENIZER_KINDS = {
+    "bpe": (models.BPE, trainers.BpeTrainer),
+    "word": (models.WordLevel, trainers.WordLevelTrainer),
+    "wordpiece": (models.WordPiece, trainers.WordPieceTrainer),
+}
+_PAD, _UNKNOWN, _CLASSIFY = _SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]")
+_MODEL_INPUTS = ["input_ids", "attention_mask"]
+
+
+class TokenDataset(Dataset):
+    """Token sequences of any length, held flat; a batch is padded to its own longest sequence.
+
+    `dataset[i]` is one sample without padding; `dataset.__getitems__(indices)` returns the *batch* as a dict:
+    `input_ids` and `attention_mask`, int64 (n, T), padded on the right, and `labels`, int64 (n,).
+
+    Args:
+        tokens: int32, all sequences one after the other.
+        lengths: int64 (N,), the number of tokens of each sequence, at least 1.
+        labels: int64 (N,).
+        pad_token_id: what `input_ids` holds where `attention_mask` is 0.
+    """
+
+    def __init__(self, tokens: torch.Tensor, lengths: torch.Tensor, labels: torch.Tensor, pad_token_id: int):
+        self.tokens = tokens
+        self.lengths = lengths
+        self.labels = labels
+        self.pad_token_id = pad_token_id
+        self._starts = lengths.cumsum(0) - lengths
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return {name: rows[0] for name, rows in self.__getitems__([index]).items()}
+
+    def __getitems__(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
+        rows = torch.as_tensor(indices, dtype=torch.int64)
+        lengths, starts = self.lengths[rows, None], self._starts[rows, None]
+        columns = torch.arange(int(lengths.max()) if len(rows) else 1)
+        is_token = columns < lengths
+        tokens = self.tokens[torch.where(is_token, starts + columns, 0)].to(torch.int64)
+        return {
+            "input_ids": tokens.masked_fill_(~is_token, self.pad_token_id),
+            "attention_mask": is_token.to(torch.int64),
+            "labels": self.labels[rows],
+        }
+
+
+def fit_tokenizer(texts: Sequence[str], arguments: DataArguments) -> PreTrainedTokenizerBase:
+    """Return the tokenizer that `arguments` ask for: trained on these training texts, or a trained one by its id.
+
+    A trained tokenizer puts [CLS] before every text, so an empty text is that token alone.
+
+    Raises:
+        ValueError: a vocabulary smaller than the texts' characters, or a Hub tokenizer without a fast implementation.
+        OSError: a tokenizer that is no kind and is not found.
+    """
+    if arguments.tokenizer not in TOKENIZER_KINDS:
+        return _load_tokenizer(arguments)
+    settings = (arguments.tokenizer, str(arguments.vocabulary_size), str(arguments.lowercase))
+    path = _cache_file(".tokenizer.json", *settings, *texts)
+    if path.is_file():
+        tokenizer = Tokenizer.from_file(str(path))
+    else:
+        tokenizer = _train_tokenizer(texts, arguments)
+        _write_at_once(path, lambda file: file.write(tokenizer.to_str().encode()))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=_PAD,
+        unk_token=_UNKNOWN,
+        cls_token=_CLASSIFY,
+        model_max_length=arguments.max_length,
+        model_input_names=_MODEL_INPUTS,
+    )
+
+
+def _train_tokenizer(texts: Sequence[str], arguments: DataArguments) -> Tokenizer:
+    model, trainer = TOKENIZER_KINDS[arguments.tokenizer]
+    tokenizer = Tokenizer(model(unk_token=_UNKNOWN))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=arguments.lowercase)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.train_from_iterator(
+        texts,
+        trainer(vocab_size=arguments.vocabulary_size, special_tokens=list(_SPECIAL_TOKENS), show_progress=False),
+    )
+    if tokenizer.get_vocab_size() > arguments.vocabulary_size:
+        raise ValueError(
+            f"vocabulary_size is {arguments.vocabulary_size}; the characters of the training texts alone need "
+            f"{tokenizer.get_vocab_size()}"
+        )
+    classify = tokenizer.token_to_id(_CLASSIFY)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{_CLASSIFY} $A", special_tokens=[(_CLASSIFY, classify)]
+    )
+    return tokenizer
+
+
+def _load_tokenizer(arguments: DataArguments) -> PreTrainedTokenizerBase:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            arguments.tokenizer, model_max_length=arguments.max_length, model_input_names=_MODEL_INPUTS
+        )
+    except (OSError, ValueError) as error:
+        raise OSError(
+            f"tokenizer is {arguments.tokenizer!r}; it takes {', '.join(sorted(TOKENIZER_KINDS))}, or the Hub id or "
+            f"folder of a trained one, which could not be loaded: {error}"
+        ) from error
+    if not tokenizer.is_fast:
+        raise ValueError(f"tokenizer {arguments.tokenizer!r} has no fast implementation, which training needs")
+    if tokenizer.pad_token is None:
+        # Padding is masked in every sum, so which token fills it makes no difference.
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    return tokenizer
+
+
+def text_dataset(texts: Sequence[str], labels: np.ndarray, tokenizer: PreTrainedTokenizerBase) -> TokenDataset:
+    """Return the texts as tokens, at most `tokenizer.model_max_length` each; the work is done once for a content.
+
+    Raises:
+        ValueError: a text without a single token.
+    """
+    # A copy, because padding and truncation are a state of the tokenizer that would be saved with it.
+    encoder = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    encoder.no_padding()
+    encoder.enable_truncation(tokenizer.model_max_length)
+    path = _cache_file(".npz", encoder.to_str(), *texts)
+    if path.is_file():
+        with np.load(path) as arrays:
+            tokens, lengths = arrays["tokens"], arrays["lengths"]
+    else:
+        rows = [encoding.ids for encoding in encoder.encode_batch_fast(list(texts))]
+        lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
+        tokens = np.fromiter(itertools.chain.from_iterable(rows), dtype=np.int32, count=lengths.sum())
+        _write_at_once(path, lambda file: np.savez(file, tokens=tokens, lengths=lengths))
+    if not lengths.all():
+        raise ValueError(f"text {int(lengths.argmin())} has no tokens: {texts[int(lengths.argmin())]!r}")
+    if cut := int((lengths == tokenizer.model_max_length).sum()):
+        logger.warning(
+            "%d of %d texts fill max_length = %d tokens; what they have beyond is cut off",
+            cut,
+            len(texts),
+            tokenizer.model_max_length,
+        )
+    return TokenDataset(
+        torch.from_numpy(tokens), torch.from_numpy(lengths), torch.from_numpy(labels), tokenizer.pad_token_id
+    )
+
+
+def _cache_file(suffix: str, *content: str) -> Path:
+    """Return the cache's file for this content, under the Hugging Face home."""
+    digest = hashlib.sha256()
+    for part in content:
+        encoded = part.encode("utf-8", "surrogatepass")
+        # The length keeps ("ab", "c") and ("a", "bc") apart.
+        digest.update(len(encoded).to_bytes(8, "big") + encoded)
+    return Path(constants.HF_HOME) / "hf_ncollapse" / f"{digest.hexdigest()}{suffix}"
+
+
+def _write_at_once(path: Path, write) -> None:
+    """Write a file under another name first, so that a killed process leaves no half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        write(file)
+    os.replace(file.name, path)
