@@ -1,0 +1,113 @@
+"""Training arguments whose defaults minimise the objective of the theory and nothing else."""
+
+from dataclasses import dataclass, field
+
+from transformers import TrainingArguments
+from transformers.trainer_utils import SchedulerType
+
+COUPLED_OPTIMIZERS = ("adam", "sgd")
+
+
+@dataclass
+class CollapseTrainingArguments(TrainingArguments):
+    r"""
+    transformers' `TrainingArguments` for the exact objective J(θ) = (1/N) Σ ℓ + (λ/2) ‖θ‖².
+
+    > Defaults that differ from transformers'
+
+    Args:
+        optim (`str`, defaults to `"adam"`):
+            `"adam"` or `"sgd"`, with the penalty's gradient λθ added to the fit's (*coupled* L2). AdamW's decoupled
+            decay minimises another objective.
+        weight_decay (`float`, defaults to `None`):
+            λ of the model's config, on every parameter. Another value is refused.
+        max_grad_norm (`float`, defaults to 0): no clipping.
+        learning_rate (`float`, defaults to 0.005): the paper's for images.
+        lr_scheduler_type (`str`, defaults to `"cosine"`) and warmup_steps (`float`, defaults to 0.1): as in the
+            calibrated runs; below 1, `warmup_steps` is a share of all steps.
+        per_device_train_batch_size, per_device_eval_batch_size (`int`, default to 128 and 1024).
+        logging_steps, eval_steps (`float`, default to 0.1): a tenth of the run.
+        logging_nan_inf_filter (`bool`, defaults to `False`): the trainer stops at a non-finite loss instead.
+        dataloader_pin_memory, ddp_find_unused_parameters, remove_unused_columns (`bool`, default to `False`).
+
+    > Parameters of this class
+
+    Args:
+        changed_objective (`list[str]`, *optional*):
+            Names of arguments that may change the objective in this run, out of `optim`, `weight_decay`,
+            `max_grad_norm`, `label_smoothing_factor` and `neftune_noise_alpha`. The logged objective and gap remain
+            those of the model's config.
+
+    Raises:
+        ValueError: if an argument would change the objective and `changed_objective` does not name it.
+    """
+
+    optim: str = field(default="adam", metadata={"help": "Optimiser with coupled L2: adam or sgd."})
+    optim_args: str | None = field(
+        default=None, metadata={"help": "Options of the optimiser as key=value,...; for example momentum=0.9 for sgd."}
+    )
+    weight_decay: float | None = field(
+        default=None, metadata={"help": "λ; taken from the model's config, where it is written once."}
+    )
+    max_grad_norm: float = field(default=0.0, metadata={"help": "Clipping changes the objective: 0 turns it off."})
+    learning_rate: float = field(default=0.005, metadata={"help": "Peak learning rate."})
+    lr_scheduler_type: SchedulerType | str = field(default="cosine", metadata={"help": "Schedule after warm-up."})
+    warmup_steps: float = field(
+        default=0.1, metadata={"help": "Linear warm-up: steps, or a share of them if below 1."}
+    )
+    per_device_train_batch_size: int = field(default=128, metadata={"help": "Training samples a device and step."})
+    per_device_eval_batch_size: int = field(default=1024, metadata={"help": "Samples a device and evaluation batch."})
+    logging_steps: float = field(default=0.1, metadata={"help": "Log every so many steps, or share of them below 1."})
+    eval_steps: float | None = field(default=0.1, metadata={"help": "Measure every so many steps, or share below 1."})
+    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "The trainer stops at a non-finite loss."})
+    dataloader_pin_memory: bool = field(default=False, metadata={"help": "Pin batches for faster copies to a GPU."})
+    ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "Every parameter is used."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Batches are already what the model takes."})
+    changed_objective: list[str] | None = field(
+        default=None, metadata={"help": "Arguments that may change the objective, by name, for example max_grad_norm."}
+    )
+
+    def __post_init__(self):
+        coupled_optimizer = self.optim if self.optim in COUPLED_OPTIMIZERS else None
+        if coupled_optimizer is None:
+            self.require_permission(
+                "optim",
+                self.optim,
+                f"one of {', '.join(COUPLED_OPTIMIZERS)}, whose L2 penalty is part of the objective",
+            )
+        if self.max_grad_norm:
+            self.require_permission("max_grad_norm", self.max_grad_norm, "0: clipping changes the objective")
+        if self.label_smoothing_factor:
+            self.require_permission(
+                "label_smoothing_factor", self.label_smoothing_factor, "0: smoothed labels are another objective"
+            )
+        if self.neftune_noise_alpha:
+            self.require_permission(
+                "neftune_noise_alpha", self.neftune_noise_alpha, "None: noise changes the objective"
+            )
+        # transformers knows no coupled Adam: its own validation sees a name that it knows.
+        if coupled_optimizer is not None:
+            self.optim = "sgd"
+        super().__post_init__()
+        if coupled_optimizer is not None:
+            self.optim = coupled_optimizer
+
+    def require_permission(self, name: str, value: object, takes: str) -> None:
+        """Raise unless the user named the argument in `changed_objective`."""
+        if name not in (self.changed_objective or []):
+            raise ValueError(
+                f"{name} is {value!r}; for the exact objective it takes {takes}. To train another objective, name it: "
+                f"changed_objective=[{name!r}]"
+            )
+
+    def optimizer_options(self) -> dict[str, float]:
+        """`optim_args` as numbers by name; the penalty is not among them."""
+        options = {}
+        for pair in filter(None, (self.optim_args or "").replace(" ", "").split(",")):
+            name, separator, value = pair.partition("=")
+            if not separator:
+                raise ValueError(f"optim_args is {self.optim_args!r}; it takes key=value pairs with commas between")
+            if name == "weight_decay":
+                raise ValueError("optim_args names weight_decay; λ is l2_coefficient of the model's config")
+            options[name] = float(value)
+        return options

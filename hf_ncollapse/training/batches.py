@@ -1,0 +1,59 @@
+"""Batches that do not depend on the number of processes."""
+
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+
+class ProcessBatchSampler(Sampler):
+    """This process's share of every global batch, as index tensors.
+
+    An epoch is one permutation, drawn from the seed and the epoch alone, cut into global batches; process r of P takes
+    every P-th sample of each, from the r-th on. No sample is repeated or dropped, whatever P is (the usual samplers
+    repeat some to even out), so a run computes the same steps on any number of processes. Shares of one batch differ
+    by one sample at most; when a last batch holds fewer than P samples, some shares are empty.
+
+    Args:
+        num_samples: N ≥ 1.
+        global_batch_size: samples a step, over all processes.
+        process_index: r in [0, P).
+        num_processes: P.
+        seed: of the permutations; None keeps the data's order.
+    """
+
+    def __init__(
+        self,
+        num_samples: int,
+        global_batch_size: int,
+        process_index: int = 0,
+        num_processes: int = 1,
+        seed: int | None = None,
+    ):
+        self.num_samples = num_samples
+        self.global_batch_size = global_batch_size
+        self.process_index = process_index
+        self.num_processes = num_processes
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the permutation of this epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-self.num_samples // self.global_batch_size)
+
+    def __iter__(self):
+        if self.seed is None:
+            order = torch.arange(self.num_samples)
+        else:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+            order = torch.randperm(self.num_samples, generator=generator)
+        for batch in order.split(self.global_batch_size):
+            yield batch[self.process_index :: self.num_processes]
+
+
+class BatchLoader(DataLoader):
+    """A DataLoader whose `set_epoch` reaches its batch sampler, which is where the Trainer calls it."""
+
+    def set_epoch(self, epoch: int) -> None:
+        self.batch_sampler.set_epoch(epoch)
