@@ -10,8 +10,8 @@ from transformers import Trainer
 
 from ..models.regularized_objective import fit
 from ..models.residual_layers import feature_norm
-from ..neural_collapse.class_statistics import ClassStatistics
 from ..neural_collapse import measures
+from ..neural_collapse.class_statistics import ClassStatistics
 from ..theory import GUFMOptimum, gufm_optimum
 from .arguments import CollapseTrainingArguments
 from .batches import BatchLoader, ProcessBatchSampler
@@ -157,17 +157,15 @@ class CollapseTrainer(Trainer):
         Returns:
             The numbers of the class's docstring, each named `{metric_key_prefix}_{name}`.
         """
-        measured = self.measure_objective()
-        eval_dataset = eval_dataset if eval_dataset is not None else self.eval_dataset
-        if eval_dataset is not None:
-            measured["test_accuracy"] = self._pass_over(eval_dataset)["accuracy"]
+        measured = self.measure(eval_dataset)
         self.log(dict(measured))
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in measured.items()}
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def measure_objective(self) -> dict[str, float]:
-        """One pass over the training set: objective, its parts, gap, accuracy and the paper's collapse measures."""
+    def measure(self, eval_dataset=None) -> dict[str, float]:
+        """Return what `evaluate` logs, by its plain names, without logging it."""
+        eval_dataset = eval_dataset if eval_dataset is not None else self.eval_dataset
         classifier = self.model.classifier.weight.detach()
         statistics = ClassStatistics(self.model.config.num_labels)
         training = self._pass_over(self.train_dataset, statistics)
@@ -185,9 +183,11 @@ class CollapseTrainer(Trainer):
         if optimum is not None:
             measured["gufm_optimum"] = optimum.objective
             measured["gap"] = measured["objective"] - optimum.objective
+        measured["train_accuracy"] = training["accuracy"]
+        if eval_dataset is not None:
+            measured["test_accuracy"] = self._pass_over(eval_dataset)["accuracy"]
         return {
             **measured,
-            "train_accuracy": training["accuracy"],
             "nc1": measures.nc1(statistics),
             "nc2": measures.nc2(classifier),
             "nc3": measures.nc3(statistics, classifier),

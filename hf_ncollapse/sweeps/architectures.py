@@ -1,0 +1,77 @@
+"""The paper's architecture names and the models behind them."""
+
+from dataclasses import dataclass
+
+from ..models import CollapseResNetConfig, CollapseResNetForImageClassification
+from ..models.collapse_config import CollapseConfig
+from ..training.data import ClassificationData
+from .arguments import ModelArguments
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A named architecture: config class, classifier class by modality, and the fields that the name stands for."""
+
+    config_class: type[CollapseConfig]
+    classifier_classes: dict[str, type]
+    fields: dict[str, int]
+
+
+ARCHITECTURES = {
+    f"L-RN{layers}": Architecture(
+        CollapseResNetConfig,
+        {"image": CollapseResNetForImageClassification},
+        {"linear_layers_per_block": layers},
+    )
+    for layers in (1, 2)
+}
+
+
+def architecture_named(name: str) -> Architecture:
+    """Return the architecture; upper or lower case, with or without the leading "L-".
+
+    Raises:
+        ValueError: if there is none of that name.
+    """
+    known = {key.removeprefix("L-").lower(): value for key, value in ARCHITECTURES.items()}
+    architecture = known.get(str(name).lower().removeprefix("l-"))
+    if architecture is None:
+        raise ValueError(f"architecture is {name!r}; it takes one of {', '.join(ARCHITECTURES)}")
+    return architecture
+
+
+def build_config(name: str, depth: int, model: ModelArguments, data: ClassificationData) -> CollapseConfig:
+    """Return the config of one network of a sweep: architecture, depth, objective and the data's shape and classes.
+
+    Raises:
+        ValueError: if the architecture cannot take this data, or a field is out of its range or foreign to it.
+    """
+    architecture = architecture_named(name)
+    if data.modality not in architecture.classifier_classes:
+        raise ValueError(
+            f"architecture is {name!r}, which takes {' or '.join(architecture.classifier_classes)} data; "
+            f"this data set holds {data.modality}s"
+        )
+    given = model.given()
+    foreign = sorted(set(given) - set(architecture.config_class.__dataclass_fields__))
+    if foreign:
+        raise ValueError(f"{', '.join(foreign)} cannot be set for {name}, which has no such part")
+    return architecture.config_class(
+        num_hidden_layers=depth,
+        id2label=dict(enumerate(data.label_names)),
+        label2id={label: index for index, label in enumerate(data.label_names)},
+        **architecture.fields,
+        **_input_fields(data),
+        **given,
+    )
+
+
+def build_model(name: str, config: CollapseConfig, data: ClassificationData):
+    """Return a freshly initialised classifier of the architecture."""
+    return architecture_named(name).classifier_classes[data.modality](config)
+
+
+def _input_fields(data: ClassificationData) -> dict[str, object]:
+    """What the config must know of the inputs."""
+    _, channels, height, width = data.train.tensors["pixel_values"].shape
+    return {"image_size": height if height == width else [height, width], "num_channels": channels}

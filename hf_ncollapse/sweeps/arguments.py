@@ -1,0 +1,245 @@
+"""What a recipe says about its sweep and its networks, and how YAML and command line become that."""
+
+import argparse
+import dataclasses
+import difflib
+import itertools
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from transformers import HfArgumentParser
+
+from ..training.arguments import CollapseTrainingArguments
+from ..training.data import DataArguments
+
+# A recipe may list several values of these; every combination is a sweep of its own.
+GRID_FIELDS = ("architecture", "dataset", "loss", "norm_placement", "norm_scale", "initialization")
+
+
+@dataclass(frozen=True)
+class SweepArguments:
+    """Which networks are trained, and how depth enters.
+
+    Args:
+        sweep: the sweep's name: its folder, and the start of its repositories' names.
+        architecture: L-RN1, L-RN2, L-T11, L-T12, L-T21 or L-T22.
+        depths: numbers of blocks, in increasing order.
+        seeds: one run for each depth and seed; a seed sets the initial weights and the order of the batches.
+        initialization: "scratch", or "continuation" to start each depth from the split of the depth before it.
+        learning_rate_in_depth: "constant", "inverse" for learning_rate · L0/L with L0 the shallowest depth, or
+            "inverse_sqrt" for learning_rate · √(L0/L).
+        shallowest_max_steps: steps of the shallowest depth in a continuation, which has no parent to start from;
+            max_steps by default.
+    """
+
+    sweep: str
+    architecture: str
+    depths: list[int]
+    seeds: list[int] = field(default_factory=lambda: [0])
+    initialization: Literal["scratch", "continuation"] = "scratch"
+    learning_rate_in_depth: Literal["constant", "inverse", "inverse_sqrt"] = "constant"
+    shallowest_max_steps: int | None = None
+
+    def __post_init__(self):
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.sweep):
+            raise ValueError(f"sweep is {self.sweep!r}; a name has letters, digits, '-', '_' and '.' only")
+        for name, least in (("depths", 1), ("seeds", 0)):
+            values = getattr(self, name)
+            if not values or min(values) < least or len(set(values)) != len(values):
+                raise ValueError(f"{name} is {values}; it takes different whole numbers of at least {least}")
+        if self.depths != sorted(self.depths):
+            raise ValueError(f"depths is {self.depths}; they go from shallow to deep")
+        if self.shallowest_max_steps is not None and self.shallowest_max_steps < 1:
+            raise ValueError(f"shallowest_max_steps is {self.shallowest_max_steps}; it must be at least 1")
+        if self.initialization == "continuation":
+            for shallow, deep in itertools.pairwise(self.depths):
+                if deep > 2 * shallow:
+                    raise ValueError(
+                        f"depths is {self.depths}; continuation splits each block at most once, so {deep} cannot "
+                        f"follow {shallow}: put a depth of at most {2 * shallow} between them"
+                    )
+
+
+@dataclass(frozen=True)
+class ModelArguments:
+    """The networks and their objective; what is not given has the config's default.
+
+    Args:
+        hidden_size: width d.
+        norm_placement: "pre" or "post".
+        norm_scale: "unit" for features of norm 1, "sqrt" for norm √d.
+        normalize_embeddings: start the stream at LN(embed(x)); without it a pre-LN objective has no minimiser.
+        hidden_act: activation, ReLU in the theory.
+        loss: "cross_entropy" or "mse".
+        l2_coefficient: λ, before depth scaling.
+        l2_depth_scaling: "constant" for λ, "inverse" for λ/L.
+    """
+
+    hidden_size: int | None = None
+    norm_placement: Literal["pre", "post"] | None = None
+    norm_scale: Literal["unit", "sqrt"] | None = None
+    normalize_embeddings: bool | None = None
+    hidden_act: str | None = None
+    loss: Literal["cross_entropy", "mse"] | None = None
+    l2_coefficient: float | None = None
+    l2_depth_scaling: Literal["constant", "inverse"] | None = None
+
+    def given(self) -> dict[str, object]:
+        """The fields that the recipe sets."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One sweep, fully said.
+
+    `training` holds the keyword arguments of [`CollapseTrainingArguments`] that differ from its defaults; each run's
+    own folder, seed, learning rate and steps are added to them.
+    """
+
+    sweep: SweepArguments
+    model: ModelArguments
+    data: DataArguments
+    training: dict[str, object]
+
+    @property
+    def folder(self) -> Path:
+        """The sweep's folder, `output_dir`/`sweep`."""
+        return Path(str(self.training["output_dir"])) / self.sweep.sweep
+
+    def to_dict(self) -> dict[str, dict[str, object]]:
+        """The whole configuration as JSON types, without where it is written."""
+        return {
+            "sweep": dataclasses.asdict(self.sweep),
+            "model": self.model.given(),
+            "data": {name: value for name, value in dataclasses.asdict(self.data).items() if value is not None},
+            "training": {name: value for name, value in self.training.items() if name != "output_dir"},
+        }
+
+
+_GROUPS = (SweepArguments, ModelArguments, DataArguments)
+
+
+def parse_recipe(arguments: list[str], *, prog: str | None = None, description: str | None = None, extend=None):
+    """Turn `--config recipe.yaml --key value ...` into recipes.
+
+    Every YAML key is also a command-line option, which wins. Values are cast to the field's type either way (YAML
+    reads 1e-4 as a string), and an unknown key is an error.
+
+    Args:
+        arguments: the command line, without the program's name.
+        prog, description: for `--help`.
+        extend: called with the parser to add options that are not the recipe's.
+
+    Returns:
+        The recipes, one for each combination of the `GRID_FIELDS` that hold several values, and the namespace with the
+        options that `extend` added.
+
+    Raises:
+        ValueError: a key or value that the recipe does not take.
+        OSError: the file cannot be read.
+    """
+    parser = _parser(prog, description)
+    known = {action.dest for action in parser._actions} - {"help"}
+    if extend is not None:
+        extend(parser)
+    config_parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    config_parser.add_argument("--config", metavar="FILE", help="YAML recipe; its keys are the options below")
+    config, rest = config_parser.parse_known_args(arguments)
+    from_file = _as_options(_read_yaml(config.config), known, config.config) if config.config else []
+    options = parser.parse_args([*from_file, *rest])
+    values = vars(options)
+    listed = {name: values[name] for name in GRID_FIELDS if isinstance(values[name], list)}
+    recipes = []
+    for combination in itertools.product(*listed.values()):
+        chosen = dict(zip(listed, combination, strict=True))
+        varied = [str(value).split("/")[-1] for name, value in chosen.items() if len(listed[name]) > 1]
+        name = "-".join([values["sweep"], *(re.sub(r"[^A-Za-z0-9.]+", "-", part).lower() for part in varied)])
+        recipes.append(_recipe({**values, **chosen, "sweep": name}, parser.get_default))
+    return recipes, options
+
+
+def _recipe(values: dict[str, object], default_of: Callable[[str], object]) -> Recipe:
+    sweep, model, data = (
+        group(**{f.name: values[f.name] for f in dataclasses.fields(group) if f.init}) for group in _GROUPS
+    )
+    training = {}
+    for training_field in dataclasses.fields(CollapseTrainingArguments):
+        value = values.get(training_field.name)
+        if training_field.init and value is not None and value != default_of(training_field.name):
+            training[training_field.name] = value
+    training["output_dir"] = values["output_dir"] or "runs"
+    for name in ("seed", "run_name", "resume_from_checkpoint", "push_to_hub"):
+        if name in training:
+            raise ValueError(f"{name} is {training[name]!r}; a sweep sets it for each run, so a recipe does not")
+    # Built once here so that a mistake shows before any data is loaded.
+    CollapseTrainingArguments(**{**training, "report_to": "none"})
+    return Recipe(sweep, model, data, training)
+
+
+class _Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """Keep the description's lines and show the defaults."""
+
+
+class _RecipeParser(HfArgumentParser):
+    """Raises a mistake instead of printing two hundred lines of usage before it."""
+
+    def error(self, message: str):
+        raise ValueError(message)
+
+
+def _parser(prog: str | None, description: str | None) -> HfArgumentParser:
+    parser = _RecipeParser(
+        (*_GROUPS, CollapseTrainingArguments),
+        prog=prog,
+        usage="%(prog)s --config FILE [--key value ...]",
+        description=description,
+        formatter_class=_Help,
+        allow_abbrev=False,
+    )
+    helps = {}
+    for group in _GROUPS:
+        helps.update(_documented_fields(group))
+    for action in parser._actions:
+        if action.dest in helps:
+            action.help = helps[action.dest].replace("%", "%%")
+        if action.dest in GRID_FIELDS:
+            action.nargs = "+"
+    return parser
+
+
+def _documented_fields(group: type) -> dict[str, str]:
+    """The text of every argument in a class's docstring, so that `--help` and the documentation are one text."""
+    body = group.__doc__.partition("Args:")[2].partition("Raises:")[0]
+    entries = re.findall(r"^ {8}(\w[\w, ]*): (.*(?:\n {12}.*)*)", body, flags=re.MULTILINE)
+    return {name: " ".join(text.split()) for names, text in entries for name in names.split(", ")}
+
+
+def _read_yaml(path: str) -> dict[str, object]:
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"config {path} is not valid YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"config {path} holds a {type(content).__name__}; it takes keys with values")
+    return content
+
+
+def _as_options(content: dict[str, object], known: set[str], path: str) -> list[str]:
+    """YAML keys as command-line options, so that argparse casts and checks both alike."""
+    options = []
+    for key, value in content.items():
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else "; --help lists the keys"
+            raise ValueError(f"config {path} has an unknown key {key!r}{hint}")
+        if value is None:
+            continue
+        values = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
+        options += [f"--{key}", *(str(item) for item in values)]
+    return options

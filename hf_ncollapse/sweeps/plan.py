@@ -1,0 +1,111 @@
+"""From a recipe to the runs of its sweep."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from .arguments import Recipe
+from .files import read_json, write_json
+
+# Settings that change what is shown or how fast it goes, not what is computed.
+_PRESENTATION = {
+    "disable_tqdm", "logging_dir", "logging_first_step", "log_level", "report_to", "dataloader_num_workers",
+    "dataloader_pin_memory", "save_steps", "save_strategy", "save_total_limit",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Run:
+    """One network to train.
+
+    Args:
+        depth: number of blocks.
+        seed: of the initial weights and the order of the batches.
+        folder: where its checkpoint and `metrics.json` go.
+        parent: the run whose split it starts from, in a continuation.
+        learning_rate: peak learning rate at this depth.
+        max_steps: optimiser steps; −1 where the recipe counts epochs.
+    """
+
+    depth: int
+    seed: int
+    folder: Path
+    parent: "Run | None"
+    learning_rate: float
+    max_steps: int
+
+    @property
+    def name(self) -> str:
+        """How the run is called in messages."""
+        return f"depth {self.depth}, seed {self.seed}"
+
+    @property
+    def is_finished(self) -> bool:
+        """`metrics.json` is written last, so its presence says that the run is complete."""
+        return (self.folder / "metrics.json").is_file()
+
+
+def plan_runs(recipe: Recipe, learning_rate: float, max_steps: int) -> list[Run]:
+    """Return the runs, seed by seed from shallow to deep, so that a continuation finds its parent.
+
+    Args:
+        recipe: the sweep.
+        learning_rate: peak learning rate of the shallowest depth.
+        max_steps: optimiser steps of a run, −1 where the recipe counts epochs.
+    """
+    sweep = recipe.sweep
+    exponent = {"constant": 0.0, "inverse_sqrt": 0.5, "inverse": 1.0}[sweep.learning_rate_in_depth]
+    runs = []
+    for seed in sweep.seeds:
+        parent = None
+        for depth in sweep.depths:
+            is_shallowest = depth == sweep.depths[0]
+            run = Run(
+                depth=depth,
+                seed=seed,
+                folder=recipe.folder / f"depth-{depth}" / f"seed-{seed}",
+                parent=parent,
+                learning_rate=learning_rate * math.pow(sweep.depths[0] / depth, exponent),
+                max_steps=sweep.shallowest_max_steps if is_shallowest and sweep.shallowest_max_steps else max_steps,
+            )
+            runs.append(run)
+            parent = run if sweep.initialization == "continuation" else None
+    return runs
+
+
+def claim_folder(recipe: Recipe) -> None:
+    """Write the configuration into the sweep's folder, or check that the folder's is the same.
+
+    Depths and seeds may be added to a sweep; anything else that changes a result may not.
+
+    Raises:
+        ValueError: if the folder belongs to another configuration; the message names every difference.
+        OSError: if the folder cannot be written.
+    """
+    path = recipe.folder / "sweep.json"
+    configuration = recipe.to_dict()
+    recipe.folder.mkdir(parents=True, exist_ok=True)
+    if path.is_file():
+        differences = _differences(read_json(path), configuration)
+        if differences:
+            raise ValueError(
+                f"{recipe.folder} holds a sweep with another configuration: {'; '.join(differences)}. Give this one "
+                f"another --sweep name or --output_dir, or delete the folder"
+            )
+    write_json(path, configuration)
+
+
+def _differences(old: dict, new: dict) -> list[str]:
+    differences = []
+    for group in sorted(set(old) | set(new)):
+        before, after = old.get(group, {}), new.get(group, {})
+        for name in sorted(set(before) | set(after)):
+            left, right = before.get(name), after.get(name)
+            if name in _PRESENTATION or left == right:
+                continue
+            if name == "seeds" and set(left) <= set(right):
+                continue
+            if name == "depths" and left == right[: len(left)]:
+                continue
+            differences.append(f"{name} was {left!r} and is {right!r}")
+    return differences

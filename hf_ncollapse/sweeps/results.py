@@ -1,0 +1,48 @@
+"""The table of a sweep: one row a finished run."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from .files import read_json, write_atomically
+
+COLUMNS = (
+    "sweep", "architecture", "norm_placement", "norm_scale", "dataset", "loss", "depth", "seed", "l2_coefficient",
+    "steps", "train_accuracy", "test_accuracy", "fit", "regularization", "objective", "gufm_optimum", "gap", "nc1",
+    "nc2", "nc3", "seconds", "regularization_embedding", "regularization_body", "regularization_classifier",
+)  # fmt: skip
+
+
+def collect_results(folder: Path) -> pd.DataFrame:
+    """Read the `metrics.json` of every finished run below a sweep's folder, sorted by depth and seed.
+
+    Raises:
+        ValueError: if a file is damaged; the message names it.
+    """
+    rows = [read_json(path) for path in folder.glob("depth-*/seed-*/metrics.json")]
+    return results_table(rows)
+
+
+def results_table(rows: Iterable[dict[str, object]]) -> pd.DataFrame:
+    """Return the rows with exactly the columns of `COLUMNS`, sorted by depth and seed; a missing number is empty."""
+    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    return frame.sort_values(["depth", "seed"], ignore_index=True)
+
+
+def write_results(folder: Path, results: pd.DataFrame) -> None:
+    """Write `results.csv` and `results.parquet` into the sweep's folder."""
+    write_atomically(folder / "results.csv", lambda path: results.to_csv(path, index=False))
+    write_atomically(folder / "results.parquet", lambda path: results.to_parquet(path, index=False))
+
+
+def read_results(folder: Path) -> pd.DataFrame:
+    """Read a sweep's `results.csv`, with every digit that was written.
+
+    Raises:
+        FileNotFoundError: if the sweep has no table yet.
+    """
+    path = folder / "results.csv"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; a sweep writes it when its first run finishes")
+    return pd.read_csv(path, float_precision="round_trip")

@@ -1,0 +1,44 @@
+"""Train a depth sweep under the regularised objective, and measure its collapse and its gap to the global optimum.
+
+    accelerate launch recipes/train.py --config recipes/mnist5k/rn1_demo.yaml
+
+A recipe is a YAML file; every key in it is also an option here, which wins:
+
+    accelerate launch recipes/train.py --config recipes/mnist5k/rn1_demo.yaml --depths 2 8 --seeds 0 1 --sweep mine
+
+The sweep's folder, output_dir/sweep, holds results.csv and one Hugging Face checkpoint for each depth and seed. Start
+the same command again to continue a sweep that was stopped. The training options below are those of transformers'
+Trainer.
+"""
+
+import sys
+
+from transformers.utils.logging import disable_progress_bar
+
+from hf_ncollapse.sweeps import parse_recipe, run_sweep
+
+
+def main(arguments: list[str]) -> int:
+    """Run every sweep of the recipe; 0 when all runs finished, 1 when some did not, 2 for a mistake in the recipe."""
+    disable_progress_bar()  # of saving and loading weights; the sweep shows its own
+    try:
+        recipes, _ = parse_recipe(arguments, prog="train.py", description=__doc__, extend=add_options)
+        outcomes = [run_sweep(recipe) for recipe in recipes]
+    except (ValueError, ImportError, OSError) as error:
+        if "--traceback" in arguments:
+            raise
+        print(f"train.py: error: {error}", file=sys.stderr)
+        return 2
+    failed = {f"{outcome.folder}: {run}": why for outcome in outcomes for run, why in outcome.failed.items()}
+    for run, why in failed.items():
+        print(f"train.py: {run}: {why}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def add_options(parser) -> None:
+    """Options of this script that are not part of a recipe."""
+    parser.add_argument("--traceback", action="store_true", help="show the traceback of an error")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
