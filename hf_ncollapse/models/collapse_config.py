@@ -62,3 +62,15 @@ class CollapseConfig(PreTrainedConfig):
         """Refuse a penalty that rewards large weights."""
         if not (math.isfinite(self.l2_coefficient) and self.l2_coefficient >= 0):
             raise ValueError(f"l2_coefficient is {self.l2_coefficient}; it must be a finite number ≥ 0")
+
+
+def image_sides(image_size: int | list[int] | tuple[int, ...]) -> tuple[int, int]:
+    """Return height and width in pixels.
+
+    Raises:
+        ValueError: if `image_size` is not one side or two, each at least 1.
+    """
+    sides = [image_size] * 2 if isinstance(image_size, int) else list(image_size)
+    if len(sides) != 2 or min(sides) < 1:
+        raise ValueError(f"image_size is {image_size}; it takes one side or [height, width], each at least 1")
+    return sides[0], sides[1]

@@ -4,7 +4,7 @@ from typing import Literal
 
 from huggingface_hub.dataclasses import strict
 
-from .collapse_config import CollapseConfig
+from .collapse_config import CollapseConfig, image_sides
 
 
 @strict
@@ -41,14 +41,12 @@ class CollapseResNetConfig(CollapseConfig):
     @property
     def input_size(self) -> int:
         """Number of values in one image: height × width × channels."""
-        height, width = (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
+        height, width = image_sides(self.image_size)
         return height * width * self.num_channels
 
     def validate_image(self):
         """Refuse images without pixels."""
-        sides = [self.image_size] if isinstance(self.image_size, int) else list(self.image_size)
-        if len(sides) > 2 or min(sides, default=0) < 1:
-            raise ValueError(f"image_size is {self.image_size}; it takes one side or [height, width], each at least 1")
+        image_sides(self.image_size)
         if self.num_channels < 1:
             raise ValueError(f"num_channels is {self.num_channels}; it must be at least 1")
 

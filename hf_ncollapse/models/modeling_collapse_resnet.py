@@ -13,7 +13,7 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_collapse_resnet import CollapseResNetConfig
-from .regularized_objective import CollapseClassifierOutput, CollapseModelOutput, RegularizedObjectiveMixin, fit
+from .regularized_objective import CollapseClassifierOutput, CollapseModelOutput, RegularizedObjectiveMixin
 from .residual_layers import (
     BlockSplittingMixin,
     BranchOutput,
@@ -149,14 +149,7 @@ class CollapseResNetForImageClassification(
             labels: integers in [0, K), of shape (N,); gives the `loss`.
             num_items_in_batch: what the sum of the losses is divided by, N by default.
         """
-        outputs = self.network(pixel_values, **kwargs)
-        logits = self.classifier(outputs.features)
-        return CollapseClassifierOutput(
-            loss=None if labels is None else fit(logits, labels, self.config.loss, num_items_in_batch),
-            logits=logits,
-            features=outputs.features,
-            hidden_states=outputs.hidden_states,
-        )
+        return self.classify(self.network(pixel_values, **kwargs), labels, num_items_in_batch)
 
 
 __all__ = ["CollapseResNetForImageClassification", "CollapseResNetModel", "CollapseResNetPreTrainedModel"]

@@ -87,6 +87,22 @@ class RegularizedObjectiveMixin:
     # The fit divides by the number of samples of the whole step that the Trainer passes, see `fit`.
     accepts_loss_kwargs = True
 
+    def classify(
+        self,
+        outputs: CollapseModelOutput,
+        labels: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> CollapseClassifierOutput:
+        """Turn the network's features into logits and, given labels, into the fit."""
+        logits = self.classifier(outputs.features)
+        return CollapseClassifierOutput(
+            loss=None if labels is None else fit(logits, labels, self.config.loss, num_items_in_batch),
+            logits=logits,
+            features=outputs.features,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
     def regularization(self) -> torch.Tensor:
         """The penalty (λ/2)‖θ‖² over *every* parameter, a scalar tensor with gradient; λ is the resolved one."""
         return sum(self.regularization_parts().values())

@@ -1,0 +1,91 @@
+"""Configuration of the transformers L-T11, L-T12, L-T21 and L-T22, for images and for texts."""
+
+from typing import Literal
+
+from huggingface_hub.dataclasses import strict
+
+from .collapse_config import CollapseConfig, image_sides
+
+
+@strict
+class CollapseTransformerConfig(CollapseConfig):
+    """Configuration of [`CollapseTransformerModel`]: L-T11 (default) to L-T22 of arXiv:2505.15239.
+
+    A network reads texts when `vocab_size` is given, else images, cut into patches.
+
+    Args:
+        attention_linear_layers: linear layers on an attention branch's value path, 1 for the concatenated heads as
+            they are, 2 with an output projection. The first digit of the architecture's name.
+        mlp_linear_layers: 1 for f(u) = A σ(u), 2 for f(u) = B σ(A u). The second digit.
+        num_attention_heads: heads, each of width hidden_size / num_attention_heads; the paper's runs have one.
+        intermediate_size: width between A and B when `mlp_linear_layers` is 2; hidden_size when None.
+        pooling: what goes from tokens to one vector: their "mean", padding left out, or the first token ("cls"), which
+            is a trained one of its own in front of an image's patches.
+        image_size: height and width of an image in pixels, one number when they are equal.
+        num_channels: 1 for grey images, 3 for colour.
+        patch_size: side of a square patch in pixels; divides the image's sides.
+        vocab_size: number of tokens; None for images.
+        max_position_embeddings: largest number of tokens of a text; what is beyond is not read.
+        **kwargs: the objective and the stream, see [`CollapseConfig`], and transformers' own.
+
+    Example:
+
+        >>> from hf_ncollapse import CollapseTransformerConfig
+        >>> config = CollapseTransformerConfig(mlp_linear_layers=2, vocab_size=8000)
+        >>> config.architecture_name, config.modality
+        ('L-T12', 'text')
+    """
+
+    model_type = "collapse_transformer"
+
+    attention_linear_layers: Literal[1, 2] = 1
+    mlp_linear_layers: Literal[1, 2] = 1
+    num_attention_heads: int = 1
+    intermediate_size: int | None = None
+    pooling: Literal["mean", "cls"] = "mean"
+    image_size: int | list[int] | tuple[int, ...] = 28
+    num_channels: int = 1
+    patch_size: int = 7
+    vocab_size: int | None = None
+    max_position_embeddings: int = 256
+
+    @property
+    def architecture_name(self) -> str:
+        """The paper's name, "L-T11", "L-T12", "L-T21" or "L-T22"."""
+        return f"L-T{self.attention_linear_layers}{self.mlp_linear_layers}"
+
+    @property
+    def modality(self) -> str:
+        """What the network reads, "image" or "text"."""
+        return "image" if self.vocab_size is None else "text"
+
+    @property
+    def num_patches(self) -> int:
+        """Number of patches in one image."""
+        height, width = image_sides(self.image_size)
+        return (height // self.patch_size) * (width // self.patch_size)
+
+    def validate_heads(self):
+        """Refuse heads that do not share the width evenly, and an empty middle of the MLP."""
+        if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"num_attention_heads is {self.num_attention_heads}; it must divide hidden_size = {self.hidden_size}"
+            )
+        if self.intermediate_size is not None and self.intermediate_size < 1:
+            raise ValueError(f"intermediate_size is {self.intermediate_size}; it must be at least 1")
+
+    def validate_input(self):
+        """Refuse images that the patches do not tile, and texts without tokens."""
+        if self.modality == "text":
+            for name in ("vocab_size", "max_position_embeddings"):
+                if getattr(self, name) < 1:
+                    raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+            return
+        sides = image_sides(self.image_size)
+        if self.num_channels < 1:
+            raise ValueError(f"num_channels is {self.num_channels}; it must be at least 1")
+        if self.patch_size < 1 or any(side % self.patch_size for side in sides):
+            raise ValueError(f"patch_size is {self.patch_size}; it must divide image_size = {self.image_size}")
+
+
+__all__ = ["CollapseTransformerConfig"]
