@@ -2,7 +2,13 @@
 
 from dataclasses import dataclass
 
-from ..models import CollapseResNetConfig, CollapseResNetForImageClassification
+from ..models import (
+    CollapseResNetConfig,
+    CollapseResNetForImageClassification,
+    CollapseTransformerConfig,
+    CollapseTransformerForImageClassification,
+    CollapseTransformerForSequenceClassification,
+)
 from ..models.collapse_config import CollapseConfig
 from ..training.data import ClassificationData
 from .arguments import ModelArguments
@@ -24,6 +30,17 @@ ARCHITECTURES = {
         {"linear_layers_per_block": layers},
     )
     for layers in (1, 2)
+} | {
+    f"L-T{attention}{mlp}": Architecture(
+        CollapseTransformerConfig,
+        {
+            "image": CollapseTransformerForImageClassification,
+            "text": CollapseTransformerForSequenceClassification,
+        },
+        {"attention_linear_layers": attention, "mlp_linear_layers": mlp},
+    )
+    for attention in (1, 2)
+    for mlp in (1, 2)
 }
 
 
@@ -73,5 +90,7 @@ def build_model(name: str, config: CollapseConfig, data: ClassificationData):
 
 def _input_fields(data: ClassificationData) -> dict[str, object]:
     """What the config must know of the inputs."""
+    if data.modality == "text":
+        return {"vocab_size": len(data.processor), "max_position_embeddings": data.processor.model_max_length}
     _, channels, height, width = data.train.tensors["pixel_values"].shape
     return {"image_size": height if height == width else [height, width], "num_channels": channels}

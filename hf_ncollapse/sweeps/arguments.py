@@ -78,6 +78,10 @@ class ModelArguments:
         loss: "cross_entropy" or "mse".
         l2_coefficient: λ, before depth scaling.
         l2_depth_scaling: "constant" for λ, "inverse" for λ/L.
+        num_attention_heads: heads of a transformer.
+        intermediate_size: width between the two linear layers of a transformer's MLP (L-T12, L-T22).
+        patch_size: side of an image transformer's patches, in pixels.
+        pooling: how a transformer goes from tokens to one vector, "mean" or "cls".
     """
 
     hidden_size: int | None = None
@@ -88,6 +92,10 @@ class ModelArguments:
     loss: Literal["cross_entropy", "mse"] | None = None
     l2_coefficient: float | None = None
     l2_depth_scaling: Literal["constant", "inverse"] | None = None
+    num_attention_heads: int | None = None
+    intermediate_size: int | None = None
+    patch_size: int | None = None
+    pooling: Literal["mean", "cls"] | None = None
 
     def given(self) -> dict[str, object]:
         """The fields that the recipe sets."""
