@@ -13,6 +13,7 @@ from torch import Tensor
 
 _FLOAT32_RANGE = (torch.finfo(torch.float32).min, torch.finfo(torch.float32).max)
 _SAFE_SQUARED_NORMS = (1e-24, 1e32)
+_BLOCK_WIDTH = 128
 
 
 class ClassStatistics:
@@ -65,17 +66,9 @@ class ClassStatistics:
             ValueError: the shapes disagree with each other or with earlier batches, a label is outside 0 … K − 1, or
                 a feature is NaN or infinite (or its square overflows float64). The state is then left as it was.
         """
-        features, labels = torch.as_tensor(features).detach(), torch.as_tensor(labels).detach()
-        if features.ndim != 2 or features.shape[1] == 0:
-            raise ValueError(f"features must be samples × width (N×d), got shape {tuple(features.shape)}")
-        if features.is_complex():
-            raise ValueError(f"features must be real, got {features.dtype}")
+        features, labels = drop_ignored(features, labels, self.num_classes, ignore_index)
         if self.num_features not in (None, features.shape[1]):
             raise ValueError(f"features must keep their width {self.num_features}, got {features.shape[1]}")
-        check_labels(labels, len(features), self.num_classes, ignore_index)
-        if ignore_index is not None:
-            kept = labels != ignore_index
-            features, labels = features[kept.to(features.device)], labels[kept]
         if len(labels) == 0:
             return
         self._allocate(features.shape[1], features.device)
@@ -112,7 +105,10 @@ class ClassStatistics:
             smallest, largest = _SAFE_SQUARED_NORMS
             if single_precision and smallest < squared_norms.max() < largest:
                 deviations = deviations.float()
-            self._second_moment += deviations.T @ deviations
+            # The matrix is symmetric: only the blocks on and above the diagonal are computed.
+            for start in range(0, self.num_features, _BLOCK_WIDTH):
+                block = slice(start, start + _BLOCK_WIDTH)
+                self._second_moment[block, start:] += deviations[:, block].T @ deviations[:, start:]
 
     # --- what comes out ----------------------------------------------------------------------------------------
 
@@ -125,6 +121,11 @@ class ClassStatistics:
     def num_samples(self) -> int:
         """N, the samples seen so far."""
         return 0 if self.num_features is None else int(self.counts.sum())
+
+    @property
+    def mean_counts(self) -> Tensor:
+        """How many samples each class mean is of: `counts`, unless the means are another set's."""
+        return self.counts
 
     @property
     def class_means(self) -> Tensor:
@@ -149,7 +150,8 @@ class ClassStatistics:
         self._require_samples()
         if not self.has_second_moment:
             raise ValueError("the second moment was not accumulated: create ClassStatistics with second_moment=True")
-        return self._second_moment - self._mean_deviations().T @ self._sums
+        second_moment = (self._second_moment - self._mean_deviations().T @ self._sums).triu_()
+        return second_moment + second_moment.triu(1).T
 
     @property
     def direction_sums(self) -> Tensor:
@@ -163,17 +165,24 @@ class ClassStatistics:
             raise ValueError("the directions were not accumulated: create ClassStatistics with directions=True")
         return self._directions
 
-    def without_absent_classes(self) -> "ClassStatistics":
-        """The statistics of the classes that have samples, renumbered 0 … K' − 1; self if that is all of them."""
+    @property
+    def present_classes(self) -> Tensor:
+        """Which classes have samples, K booleans."""
         self._require_samples()
-        present = self.counts > 0
-        if present.all():
-            return self
+        return self.counts > 0
+
+    def select_classes(self, selected: Tensor) -> "ClassStatistics":
+        """The statistics of some classes alone, renumbered 0 … K' − 1; no class left out may have samples.
+
+        Args:
+            selected (`Tensor`): K booleans; at least 2 must hold.
+        """
+        if (self.present_classes & ~selected).any():
+            raise ValueError("select_classes may leave out absent classes only: the second moment is of all samples")
         state = self.state_dict()
-        state["num_classes"] = int(present.sum())
-        for name in ("counts", "_shifts", "_sums", "_squares", "_directions"):
-            if name in state:
-                state[name] = state[name][present]
+        state["num_classes"] = int(selected.sum())
+        for name in {"counts", "_shifts", "_sums", "_squares", "_directions"} & state.keys():
+            state[name] = state[name][selected]
         return ClassStatistics.from_state_dict(state, device=self.device)
 
     # --- joining -----------------------------------------------------------------------------------------------
@@ -330,22 +339,109 @@ class ClassStatistics:
             raise ValueError("the statistics are empty: update them with at least one sample")
 
 
-def check_labels(labels: Tensor, num_samples: int, num_classes: int, ignore_index: int | None = None) -> None:
-    """Raise a `ValueError` unless `labels` are `num_samples` integers in 0 … K − 1 or equal to `ignore_index`."""
+class HeldOutStatistics:
+    r"""Test samples measured about the *training* means: has what the measures read of `ClassStatistics`.
+
+    The scatter of class k is Σ ‖h − μ_k‖² over its test samples with the training mean μ_k, so test samples that
+    collapse to a point of their own do not count as collapsed. The means, and with them μ_G, are the training set's.
+
+    Args:
+        test (`ClassStatistics`): statistics of the test samples.
+        class_means (`Tensor`): the training set's `class_means`, K×d.
+        mean_counts (`Tensor`): the training set's `counts`, K integers.
+
+    Raises:
+        ValueError: the shapes differ, or a class has test samples but no training mean.
+    """
+
+    def __init__(self, test: ClassStatistics, class_means: Tensor, mean_counts: Tensor):
+        expected = (test.num_classes, test.num_features)
+        if tuple(class_means.shape) != expected or tuple(mean_counts.shape) != expected[:1]:
+            raise ValueError(
+                f"the training means must have the test statistics' classes and width {expected}, got shape "
+                f"{tuple(class_means.shape)} and {len(mean_counts)} counts"
+            )
+        self.test = test
+        self.class_means = class_means.to(test.device, torch.float64)
+        self.mean_counts = mean_counts.to(test.device)
+        self.num_classes, self.num_features, self.num_samples = *expected, test.num_samples
+        self.device, self.counts = test.device, test.counts
+        unknown = (self.present_classes & (self.mean_counts == 0)).nonzero().flatten().tolist()
+        if unknown:
+            raise ValueError(
+                f"{len(unknown)} classes have test samples but no training mean, the first: {unknown[:10]}"
+            )
+
+    @property
+    def within_class_scatter(self) -> Tensor:
+        """Σ over the test samples of class k of ‖h − μ_k‖², K values in float64."""
+        offsets = self._offsets()
+        return self.test.within_class_scatter + self.counts * torch.linalg.vecdot(offsets, offsets)
+
+    @property
+    def within_class_second_moment(self) -> Tensor:
+        """Σ over the test samples of (h − μ_y)(h − μ_y)ᵀ, d×d in float64."""
+        offsets = self._offsets()
+        return self.test.within_class_second_moment + (self.counts.unsqueeze(1) * offsets).T @ offsets
+
+    @property
+    def direction_sums(self) -> Tensor:
+        """The test samples' Σ h/‖h‖, K×d in float64."""
+        return self.test.direction_sums
+
+    @property
+    def has_second_moment(self) -> bool:
+        """Whether the test statistics hold the second moment."""
+        return self.test.has_second_moment
+
+    @property
+    def has_directions(self) -> bool:
+        """Whether the test statistics hold the direction sums."""
+        return self.test.has_directions
+
+    @property
+    def present_classes(self) -> Tensor:
+        """Which classes have test samples, K booleans."""
+        return self.test.present_classes
+
+    def select_classes(self, selected: Tensor) -> "HeldOutStatistics":
+        """The same for some classes alone: no class left out may have test samples."""
+        test = self.test.select_classes(selected)
+        return HeldOutStatistics(test, self.class_means[selected], self.mean_counts[selected])
+
+    def _offsets(self) -> Tensor:
+        return (self.test.class_means - self.class_means).masked_fill_((self.counts == 0).unsqueeze(1), 0)
+
+
+def drop_ignored(
+    features: Tensor, labels: Tensor, num_classes: int, ignore_index: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return a batch as detached tensors without the samples labelled `ignore_index`.
+
+    Raises:
+        ValueError: features are not real N×d, labels not N integers, or a label neither in 0 … K − 1 nor ignored.
+    """
+    features, labels = torch.as_tensor(features).detach(), torch.as_tensor(labels).detach()
+    if features.ndim != 2 or features.shape[1] == 0:
+        raise ValueError(f"features must be samples × width (N×d), got shape {tuple(features.shape)}")
+    if features.is_complex():
+        raise ValueError(f"features must be real, got {features.dtype}")
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise ValueError(f"labels must be integers, got {labels.dtype}")
-    if labels.shape != (num_samples,):
-        raise ValueError(f"labels must have one entry a sample, ({num_samples},), got shape {tuple(labels.shape)}")
-    bad = (labels < 0) | (labels >= num_classes)
-    if ignore_index is not None:
-        bad &= labels != ignore_index
+    if labels.shape != features.shape[:1]:
+        raise ValueError(f"labels must have one entry a sample, ({len(features)},), got shape {tuple(labels.shape)}")
+    kept = torch.ones_like(labels, dtype=torch.bool) if ignore_index is None else labels != ignore_index
+    bad = kept & ((labels < 0) | (labels >= num_classes))
     if bad.any():
         position = int(bad.nonzero()[0])
-        hint = " (pass ignore_index=-100 to skip such samples)" if labels[position] == -100 else ""
+        hint = "; pass ignore_index=-100 to skip such samples" if labels[position] == -100 else ""
         raise ValueError(
-            f"labels must be in 0 … {num_classes - 1}, got {int(labels[position])} at position {position}, "
-            f"{int(bad.sum())} such in all{hint}"
+            f"labels must be in 0 … {num_classes - 1}, got {int(labels[position])} at position {position} "
+            f"({int(bad.sum())} labels in all){hint}"
         )
+    if kept.all():
+        return features, labels
+    return features[kept.to(features.device)], labels[kept]
 
 
 def _describe_non_finite(features: Tensor) -> str:

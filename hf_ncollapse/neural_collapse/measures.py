@@ -3,18 +3,34 @@
 Notation: n_k, μ_k the count and mean of class k, N = Σ n_k, K classes, width d; M = class means (K×d); μ_G = the
 global mean, Ṁ = M − μ_G; W the classifier (K×d), b its bias. `weighting="class"` counts every class the same (μ_G is
 the mean of the μ_k), `"sample"` every sample (μ_G is the mean of all features). E* = (I − 11ᵀ/K)/√(K − 1) is the Gram
-matrix of the simplex equiangular tight frame (ETF) at unit Frobenius norm. Every measure is 0 at exact collapse.
+matrix of the simplex equiangular tight frame (ETF) at unit Frobenius norm. Every measure is 0 at exact collapse
+(`gnc2` at its simplex value, see there).
+
+Every function wants samples in every class and raises a `ValueError` naming those without; `compute` can leave them
+out. A quotient whose denominator vanishes (class means that all coincide, W = 0) is inf, or NaN for 0/0.
 """
 
+import inspect
 import math
+from collections.abc import Callable, Iterable, Iterator
+from itertools import combinations_with_replacement
 
 import torch
 from torch import Tensor
 
-from .class_statistics import ClassStatistics
+from .class_statistics import ClassStatistics, HeldOutStatistics, drop_ignored
+
+Statistics = ClassStatistics | HeldOutStatistics
+Batches = Iterable[tuple[Tensor, Tensor]]
+
+# Pair measures and NC4 work through K×K and N×K in pieces of at most this many entries (8 MiB of float64).
+_TILE_ENTRIES = 2**20
 
 
-def nc1(statistics: ClassStatistics, *, weighting: str = "class") -> float:
+# --- NC1: features collapse to their class mean --------------------------------------------------------------------
+
+
+def nc1(statistics: Statistics, *, weighting: str = "class") -> float:
     r"""Within-class over between-class variability, tr Σ_W / tr Σ_B, in [0, ∞).
 
     tr Σ_W = Σ_k w_k v_k with v_k = mean ‖h − μ_k‖², tr Σ_B = Σ_k w_k ‖μ_k − μ_G‖², w_k = 1/K or n_k/N.
@@ -26,9 +42,81 @@ def nc1(statistics: ClassStatistics, *, weighting: str = "class") -> float:
         >>> nc1(statistics)
         0.25
     """
-    weights = _class_weights(statistics, weighting)
-    variances = statistics.within_class_scatter / statistics.counts
-    return _ratio(weights @ variances, weights @ _centred_means(statistics, weighting).square().sum(1))
+    within = _class_weights(statistics.counts, weighting) @ _class_variances(statistics)
+    centred_means = _centred_means(statistics, weighting)
+    between = _class_weights(statistics.mean_counts, weighting) @ centred_means.square().sum(1)
+    return float(within / between)
+
+
+def nc1_pinv(
+    statistics: Statistics, *, weighting: str = "class", batches: Batches | None = None, return_rank: bool = False
+) -> float | tuple[float, int]:
+    r"""Within-class variability in units of the between-class one, by direction, tr(Σ_W Σ_B⁺)/K, in [0, ∞).
+
+    With the thin SVD √w Ṁ = U S Vᵀ, Σ_B = V S² Vᵀ and the trace is Σ_r v_rᵀ Σ_W v_r / s_r², over the at most K − 1
+    directions whose s_r exceeds max(K, d)·ε·s_1 (ε of float64): classes closer than that are one class.
+    Source: Papyan, Han & Donoho 2020 (arXiv:2008.08186); Zhu et al. 2021 (arXiv:2105.02375).
+
+    Args:
+        statistics: made with `second_moment=True`.
+        weighting (`str`): "class" or "sample".
+        batches: the same samples once more, `(features, labels)` at a time. Only `weighting="class"` with unequal
+            n_k needs them: one pass cannot hold 1/n_k, which it learns at the end, in a single d×d matrix.
+        return_rank (`bool`): return `(value, rank)`, with the number of directions used.
+
+    Example:
+        >>> statistics = ClassStatistics(2, second_moment=True)
+        >>> features = torch.tensor([[1.0, 5.0], [3.0, -5.0], [-1.0, 5.0], [-3.0, -5.0]])
+        >>> statistics.update(features, torch.tensor([0, 0, 1, 1]))
+        >>> value, rank = nc1_pinv(statistics, return_rank=True)
+        >>> round(value, 6), rank
+        (0.125, 1)
+    """
+    whitening = _between_class_whitening(statistics, weighting)
+    weights = _class_weights(statistics.counts, weighting)
+    if weighting == "sample" or _is_balanced(statistics.counts):
+        within = statistics.within_class_second_moment / statistics.num_samples
+        trace = ((within @ whitening) * whitening).sum()
+    elif batches is None:
+        raise ValueError(
+            'nc1_pinv with weighting="class" and unequal class counts needs a second look at the features: '
+            'pass batches, or weighting="sample"'
+        )
+    else:
+        means = statistics.class_means
+        trace = torch.zeros((), dtype=torch.float64, device=statistics.device)
+        for features, labels in _second_look(statistics, batches):
+            precision = torch.float64 if features.dtype == torch.float64 else torch.float32
+            whitened = (features.double() - means[labels]).to(precision) @ whitening.to(precision)
+            squared_norms = torch.linalg.vecdot(whitened, whitened).double()
+            trace += (weights / statistics.counts)[labels] @ squared_norms
+    value, rank = float(trace) / statistics.num_classes, whitening.shape[1]
+    return (value, rank) if return_rank else value
+
+
+def nc1_cdnv(statistics: Statistics) -> float:
+    r"""Class-distance normalised variance, mean over pairs j < k of (v_j + v_k) / (2 ‖μ_j − μ_k‖²), in [0, ∞).
+
+    v_k = mean ‖h − μ_k‖². Source: Galanti, György & Hutter 2022 (arXiv:2112.15121).
+
+    Example:
+        >>> statistics = ClassStatistics(2)
+        >>> statistics.update(torch.tensor([[1.0], [3.0], [-1.0], [-3.0]]), torch.tensor([0, 0, 1, 1]))
+        >>> nc1_cdnv(statistics)
+        0.0625
+    """
+    variances = _class_variances(statistics)
+    centred_means = _centred_means(statistics, "class")
+    return _mean_over_pairs(
+        len(centred_means),
+        lambda rows, columns: (
+            (variances[rows].unsqueeze(1) + variances[columns])
+            / (2 * _squared_distances(centred_means[rows], centred_means[columns]))
+        ),
+    )
+
+
+# --- NC2: class means, and the classifier's rows, form a simplex ETF -----------------------------------------------
 
 
 def nc2(classifier: Tensor) -> float:
@@ -46,7 +134,122 @@ def nc2(classifier: Tensor) -> float:
     return _distance_to_frame(classifier, classifier)
 
 
-def nc3(statistics: ClassStatistics, classifier: Tensor) -> float:
+def nc2_means(statistics: Statistics, *, weighting: str = "class") -> float:
+    r"""`nc2` of the centred class means, ‖Ṁ Ṁᵀ/‖Ṁ Ṁᵀ‖_F − E*‖_F, in [0, 2].
+
+    Example:
+        >>> statistics = ClassStatistics(3)
+        >>> statistics.update(torch.eye(3) + 7, torch.arange(3))
+        >>> round(nc2_means(statistics), 6)
+        0.0
+    """
+    centred_means = _centred_means(statistics, weighting)
+    return _distance_to_frame(centred_means, centred_means)
+
+
+def nc2_orthogonal(statistics: Statistics) -> float:
+    r"""Distance of the uncentred class means to an orthogonal frame, ‖M Mᵀ/‖M Mᵀ‖_F − I/√K‖_F, in [0, 2].
+
+    The optimum of bias-free mean squared error. Source: Tirer & Bruna 2022 (arXiv:2202.08087).
+
+    Example:
+        >>> statistics = ClassStatistics(3)
+        >>> statistics.update(2 * torch.eye(3), torch.arange(3))
+        >>> nc2_orthogonal(statistics)
+        0.0
+    """
+    means = _class_means(statistics)
+    return _distance_to_frame(means, means, centred=False)
+
+
+def nc2_equinorm(statistics: Statistics, *, weighting: str = "class") -> float:
+    r"""Spread of the lengths of the centred class means, std_k ‖ṁ_k‖ / mean_k ‖ṁ_k‖, in [0, √(K − 1)].
+
+    The standard deviation is over all K classes (divided by K, not K − 1).
+    Source: Papyan, Han & Donoho 2020 (arXiv:2008.08186).
+
+    Example:
+        >>> statistics = ClassStatistics(3)
+        >>> statistics.update(torch.tensor([[1.0], [3.0], [8.0]]), torch.arange(3))
+        >>> round(nc2_equinorm(statistics), 6)
+        0.467707
+    """
+    return _equinorm(_centred_means(statistics, weighting))
+
+
+def nc2_equinorm_classifier(classifier: Tensor) -> float:
+    r"""`nc2_equinorm` of the classifier's rows, std_k ‖w_k‖ / mean_k ‖w_k‖, in [0, √(K − 1)].
+
+    Example:
+        >>> nc2_equinorm_classifier(torch.tensor([[3.0, 4.0], [0.0, -15.0]]))
+        0.5
+    """
+    return _equinorm(_as_classifier(classifier))
+
+
+def nc2_equiangular(statistics: Statistics, *, weighting: str = "class") -> float:
+    r"""Mean over pairs of |cos(ṁ_j, ṁ_k) + 1/(K − 1)|, in [0, K/(K − 1)].
+
+    Source: Papyan, Han & Donoho 2020 (arXiv:2008.08186).
+
+    Example:
+        >>> statistics = ClassStatistics(3)
+        >>> statistics.update(torch.eye(3), torch.arange(3))
+        >>> round(nc2_equiangular(statistics), 6)
+        0.0
+    """
+    return _equiangular(_centred_means(statistics, weighting))
+
+
+def nc2_equiangular_classifier(classifier: Tensor) -> float:
+    r"""`nc2_equiangular` of the classifier's rows, mean over pairs of |cos(w_j, w_k) + 1/(K − 1)|.
+
+    Example:
+        >>> nc2_equiangular_classifier(torch.eye(3))
+        0.5
+    """
+    return _equiangular(_as_classifier(classifier))
+
+
+def gnc2(statistics: Statistics, *, weighting: str = "class") -> float:
+    r"""Hyperspherical uniformity of the class means, mean over pairs of −log ‖m̂_j − m̂_k‖ with m̂_k = ṁ_k/‖ṁ_k‖.
+
+    Defined for K > d + 1 too, where no ETF exists; in [−log 2, ∞]. At a simplex ETF it is −½ log(2K/(K − 1)), which
+    `gnc2_excess` subtracts. Source: Liu et al. 2023 (arXiv:2303.06484).
+
+    Example:
+        >>> statistics = ClassStatistics(2)
+        >>> statistics.update(torch.tensor([[5.0], [1.0]]), torch.arange(2))
+        >>> round(gnc2(statistics), 6)
+        -0.693147
+    """
+    directions = torch.nn.functional.normalize(_centred_means(statistics, weighting), eps=0)
+    return _mean_over_pairs(
+        len(directions),
+        lambda rows, columns: -0.5 * _squared_distances(directions[rows], directions[columns]).log(),
+    )
+
+
+def gnc2_excess(statistics: Statistics, *, weighting: str = "class") -> float:
+    r"""`gnc2` above the simplex ETF's value −½ log(2K/(K − 1)): 0 at exact collapse.
+
+    The ETF is the minimum where it exists (K ≤ d + 1), so the excess is then non-negative.
+    Source: Liu et al. 2023 (arXiv:2303.06484).
+
+    Example:
+        >>> statistics = ClassStatistics(3)
+        >>> statistics.update(torch.eye(3), torch.arange(3))
+        >>> abs(round(gnc2_excess(statistics), 6))
+        0.0
+    """
+    num_classes = statistics.num_classes
+    return gnc2(statistics, weighting=weighting) + 0.5 * math.log(2 * num_classes / (num_classes - 1))
+
+
+# --- NC3: features and classifier align ----------------------------------------------------------------------------
+
+
+def nc3(statistics: Statistics, classifier: Tensor) -> float:
     r"""One minus the mean cosine of a feature and its class's row of W, 1 − (1/N) Σ_i cos(h_i, w_{y_i}), in [0, 2].
 
     A zero feature counts as cosine 0. Source: Súkeník, Lampert & Mondelli 2025 (arXiv:2505.15239).
@@ -57,35 +260,342 @@ def nc3(statistics: ClassStatistics, classifier: Tensor) -> float:
         >>> nc3(statistics, torch.tensor([[5.0, 0.0], [1.0, 0.0]]))
         0.5
     """
-    classifier = _as_classifier(classifier, statistics)
-    norms = torch.linalg.vector_norm(classifier, dim=1)
-    cosines = torch.linalg.vecdot(statistics.direction_sums, classifier) / norms.masked_fill(norms == 0, 1)
-    return float(1 - cosines.sum() / statistics.counts.sum())
+    directions = torch.nn.functional.normalize(_as_classifier(classifier, statistics), eps=0).nan_to_num_(nan=0)
+    return float(1 - torch.linalg.vecdot(statistics.direction_sums, directions).sum() / statistics.num_samples)
 
 
-def _class_weights(statistics: ClassStatistics, weighting: str) -> Tensor:
-    """w_k: 1/K for "class", n_k/N for "sample"; every class must have samples."""
-    if weighting not in ("class", "sample"):
-        raise ValueError(f'weighting must be "class" or "sample", got {weighting!r}')
-    absent = (statistics.counts == 0).nonzero().flatten().tolist()
+def nc3_self_duality(statistics: Statistics, classifier: Tensor, *, weighting: str = "class") -> float:
+    r"""Distance of the classifier to the centred class means, ‖W/‖W‖_F − Ṁ/‖Ṁ‖_F‖_F, in [0, 2].
+
+    Source: Papyan, Han & Donoho 2020 (arXiv:2008.08186), who square it.
+
+    Example:
+        >>> statistics = ClassStatistics(3)
+        >>> statistics.update(torch.eye(3), torch.arange(3))
+        >>> round(nc3_self_duality(statistics, torch.eye(3) - 1 / 3), 6)
+        0.0
+    """
+    classifier, centred_means = _as_classifier(classifier, statistics), _centred_means(statistics, weighting)
+    return float((classifier / classifier.norm() - centred_means / centred_means.norm()).norm())
+
+
+def nc3_etf(statistics: Statistics, classifier: Tensor, *, weighting: str = "class") -> float:
+    r"""Distance of the classifier's products with the class means to an ETF's, ‖W Ṁᵀ/‖W Ṁᵀ‖_F − E*‖_F, in [0, 2].
+
+    Source: Zhu et al. 2021 (arXiv:2105.02375).
+
+    Example:
+        >>> statistics = ClassStatistics(3)
+        >>> statistics.update(torch.eye(3), torch.arange(3))
+        >>> round(nc3_etf(statistics, torch.eye(3)), 6)
+        0.0
+    """
+    return _distance_to_frame(_as_classifier(classifier, statistics), _centred_means(statistics, weighting))
+
+
+def nc3_uniformity(statistics: Statistics, classifier: Tensor, *, weighting: str = "class") -> float:
+    r"""Variance over classes of cos(w_k, ṁ_k), in [0, 1]; divided by K, not K − 1.
+
+    Source: Wu & Papyan 2024 (arXiv:2405.17767).
+
+    Example:
+        >>> statistics = ClassStatistics(2)
+        >>> statistics.update(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), torch.arange(2))
+        >>> nc3_uniformity(statistics, torch.tensor([[2.0, 0.0], [0.0, 1.0]]))
+        0.25
+    """
+    classifier, centred_means = _as_classifier(classifier, statistics), _centred_means(statistics, weighting)
+    cosines = torch.nn.functional.cosine_similarity(classifier, centred_means, eps=0)
+    return float(cosines.var(correction=0))
+
+
+# --- NC4: the classifier decides by the nearest class mean ---------------------------------------------------------
+
+
+def nc4(statistics: Statistics, classifier: Tensor, batches: Batches, *, bias: Tensor | None = None) -> float:
+    r"""Share of samples where argmax(W h + b) is not the nearest class mean, argmin_k ‖h − μ_k‖, in [0, 1].
+
+    A *mismatch*: others report one minus this. Source: Papyan, Han & Donoho 2020 (arXiv:2008.08186).
+
+    Args:
+        statistics: of the same samples; the means must be final before the first comparison.
+        classifier (`Tensor`): K×d.
+        batches: the samples once more, `(features, labels)` at a time.
+        bias (`Tensor`, *optional*): K values.
+
+    Example:
+        >>> statistics = ClassStatistics(2)
+        >>> batch = (torch.tensor([[1.0], [3.0], [-1.0], [-3.0]]), torch.tensor([0, 0, 1, 1]))
+        >>> statistics.update(*batch)
+        >>> nc4(statistics, torch.tensor([[1.0], [-1.0]]), [batch], bias=torch.tensor([0.0, 3.0]))
+        0.25
+    """
+    classifier, bias = _as_classifier(classifier, statistics), _as_bias(bias, statistics)
+    # argmin ‖h − μ_k‖ = argmax (h − μ_G)·ṁ_k − ½‖ṁ_k‖², whose small numbers lose nothing to a distant origin.
+    global_mean = statistics.class_means.mean(0)
+    centred_means = _class_means(statistics) - global_mean
+    offsets = 0.5 * centred_means.square().sum(1)
+    mismatches = 0
+    for features, _ in _second_look(statistics, batches):
+        for piece in features.split(max(1, _TILE_ENTRIES // statistics.num_classes)):
+            exact = piece.double()
+            nearest = ((exact - global_mean) @ centred_means.T - offsets).argmax(1)
+            mismatches += int(((exact @ classifier.T + bias).argmax(1) != nearest).sum())
+    return mismatches / statistics.num_samples
+
+
+def bias_collapse(
+    statistics: Statistics, classifier: Tensor, *, bias: Tensor | None = None, weighting: str = "class"
+) -> float:
+    r"""Norm of the logits at the global mean, ‖W μ_G + b‖₂, in [0, ∞). Source: Zhu et al. 2021 (arXiv:2105.02375).
+
+    Example:
+        >>> statistics = ClassStatistics(2)
+        >>> statistics.update(torch.tensor([[3.0], [1.0]]), torch.arange(2))
+        >>> bias_collapse(statistics, torch.tensor([[1.0], [-1.0]]), bias=torch.tensor([-2.0, 5.0]))
+        3.0
+    """
+    classifier, bias = _as_classifier(classifier, statistics), _as_bias(bias, statistics)
+    global_mean = _class_weights(statistics.mean_counts, weighting) @ _class_means(statistics)
+    return float((classifier @ global_mean + bias).norm())
+
+
+# --- all at once ---------------------------------------------------------------------------------------------------
+
+# Name -> (function, the convention where packages differ). The order is the order of the result.
+MEASURES: dict[str, tuple[Callable[..., float], str]] = {
+    "nc1": (nc1, "tr Σ_W / tr Σ_B"),
+    "nc1_pinv": (nc1_pinv, "tr(Σ_W Σ_B⁺)/K, divided by K"),
+    "nc1_cdnv": (nc1_cdnv, "mean over pairs of (v_j + v_k)/(2‖μ_j − μ_k‖²), distance to the power 2"),
+    "nc2": (nc2, "‖WWᵀ/‖WWᵀ‖_F − E*‖_F, not squared"),
+    "nc2_means": (nc2_means, "‖ṀṀᵀ/‖ṀṀᵀ‖_F − E*‖_F, not squared"),
+    "nc2_orthogonal": (nc2_orthogonal, "‖MMᵀ/‖MMᵀ‖_F − I/√K‖_F, M not centred"),
+    "nc2_equinorm": (nc2_equinorm, "std/mean of ‖ṁ_k‖, std divided by K"),
+    "nc2_equinorm_classifier": (nc2_equinorm_classifier, "std/mean of ‖w_k‖, std divided by K"),
+    "nc2_equiangular": (nc2_equiangular, "mean over pairs of |cos(ṁ_j, ṁ_k) + 1/(K − 1)|"),
+    "nc2_equiangular_classifier": (nc2_equiangular_classifier, "mean over pairs of |cos(w_j, w_k) + 1/(K − 1)|"),
+    "gnc2": (gnc2, "mean over pairs of −log‖m̂_j − m̂_k‖, natural logarithm"),
+    "gnc2_excess": (gnc2_excess, "gnc2 + ½ log(2K/(K − 1))"),
+    "nc3": (nc3, "1 − mean over samples of cos(h_i, w_{y_i})"),
+    "nc3_self_duality": (nc3_self_duality, "‖W/‖W‖_F − Ṁ/‖Ṁ‖_F‖_F, not squared"),
+    "nc3_etf": (nc3_etf, "‖WṀᵀ/‖WṀᵀ‖_F − E*‖_F, not squared"),
+    "nc3_uniformity": (nc3_uniformity, "variance over classes of cos(w_k, ṁ_k), divided by K"),
+    "nc4": (nc4, "share of samples where argmax(Wh + b) ≠ nearest class mean: mismatch, 0 is collapsed"),
+    "bias_collapse": (bias_collapse, "‖Wμ_G + b‖₂"),
+}
+GROUPS: dict[str, tuple[str, ...]] = {"paper": ("nc1", "nc2", "nc3"), "all": tuple(MEASURES)}
+
+
+def measure_names(measures: str | Iterable[str]) -> list[str]:
+    """The names that "paper", "all", one name or several stand for; a `ValueError` for an unknown one."""
+    if isinstance(measures, str):
+        measures = GROUPS.get(measures, (measures,))
+    names = list(dict.fromkeys(measures))
+    unknown = [name for name in names if name not in MEASURES]
+    if unknown or not names:
+        raise ValueError(f'measures must be "paper", "all" or among {", ".join(MEASURES)}; got {unknown or names}')
+    return names
+
+
+def compute(
+    statistics: ClassStatistics,
+    *,
+    classifier: Tensor | None = None,
+    bias: Tensor | None = None,
+    measures: str | Iterable[str] = "paper",
+    weighting: str = "class",
+    absent: str = "error",
+    training_statistics: ClassStatistics | None = None,
+    batches: Batches | None = None,
+    ignore_index: int | None = None,
+) -> dict:
+    """Several measures at once, with the conventions, counts and ranks that make them comparable.
+
+    Args:
+        statistics (`ClassStatistics`): of the samples to measure.
+        classifier (`Tensor`, *optional*): W, K×d; the measures of W need it.
+        bias (`Tensor`, *optional*): b, K values; `nc4` and `bias_collapse` use it.
+        measures: "paper" (nc1, nc2, nc3), "all", or names.
+        weighting (`str`): "class" (every class counts the same) or "sample" (every sample does).
+        absent (`str`): what classes without samples get: "error", or "exclude" to measure the others alone.
+        training_statistics (`ClassStatistics`, *optional*): measure test samples about the training set's means.
+        batches (*optional*): the same samples once more, an iterable of `(features, labels)`: `nc4` needs them, and
+            `nc1_pinv` for unequal class counts under `weighting="class"`.
+        ignore_index (`int`, *optional*): skip samples with this label in `batches`, as in `update`.
+
+    Returns:
+        `dict`: every measure under its name, and `weighting`, `class_means` ("own" or "training"), `num_samples`,
+        `num_classes` (those measured), `num_absent_classes`, `absent_classes`, `conventions` (name to formula),
+        `left_out` (name to reason; only "all" leaves anything out), `nc1_pinv_rank` with `nc1_pinv`, and for more
+        classes than an ETF has room for (K > d + 1; K > d for the orthogonal frame) `<name>_best_attainable`.
+
+    Raises:
+        ValueError: an argument is not among its values or has another shape, a named measure lacks what it needs, or
+            classes are absent and `absent="error"`.
+    """
+    names = measure_names(measures)
+    if absent not in ("error", "exclude"):
+        raise ValueError(f'absent must be "error" or "exclude", got {absent!r}')
+    if training_statistics is not None:
+        statistics = HeldOutStatistics(statistics, training_statistics.class_means, training_statistics.counts)
+    present = statistics.present_classes
+    classifier = None if classifier is None else _as_classifier(classifier, statistics)
+    bias = None if bias is None else _as_bias(bias, statistics)
+    if absent == "error":
+        _require_every_class(statistics.counts)
+    elif not present.all():
+        if int(present.sum()) < 2:
+            raise ValueError(f"at least 2 classes must have samples, got {int(present.sum())} of {len(present)}")
+        statistics = statistics.select_classes(present)
+        classifier = None if classifier is None else classifier[present]
+        bias = None if bias is None else bias[present]
+    if batches is not None:
+        batches = _Renumbered(batches, present, ignore_index)
+
+    arguments = {"statistics": statistics, "classifier": classifier, "weighting": weighting, "batches": batches}
+    values, left_out = {}, {}
+    for name in names:
+        function, _ = MEASURES[name]
+        reason = _missing(name, statistics, classifier, weighting, batches)
+        if reason and measures != "all":
+            raise ValueError(f"{name} needs {reason}")
+        if reason:
+            left_out[name] = f"needs {reason}"
+            continue
+        taken = inspect.signature(function).parameters
+        chosen = {key: value for key, value in (arguments | {"bias": bias}).items() if key in taken}
+        if name == "nc1_pinv":
+            values[name], values["nc1_pinv_rank"] = nc1_pinv(**chosen, return_rank=True)
+        else:
+            values[name] = function(**chosen)
+    return (
+        values
+        | _best_attainable(values, statistics)
+        | {
+            "weighting": weighting,
+            "class_means": "own" if training_statistics is None else "training",
+            "num_samples": statistics.num_samples,
+            "num_classes": statistics.num_classes,
+            "num_absent_classes": int((~present).sum()),
+            "absent_classes": (~present).nonzero().flatten().tolist(),
+            "conventions": {name: MEASURES[name][1] for name in values if name in MEASURES},
+            "left_out": left_out,
+        }
+    )
+
+
+# --- inside --------------------------------------------------------------------------------------------------------
+
+
+class _Renumbered:
+    """Batches whose labels count the present classes only, without the samples to ignore."""
+
+    def __init__(self, batches: Batches, present: Tensor, ignore_index: int | None):
+        self.batches, self.present, self.ignore_index = batches, present, ignore_index
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        new_labels = self.present.cumsum(0) - 1
+        for batch in self.batches:
+            features, labels = drop_ignored(*batch, len(self.present), self.ignore_index)
+            yield features, new_labels[labels.to(new_labels.device)]
+
+
+def _second_look(statistics: Statistics, batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches on the statistics' device; raises at the end unless they held the samples of the statistics."""
+    counts = torch.zeros_like(statistics.counts)
+    for batch in batches:
+        features, labels = drop_ignored(*batch, statistics.num_classes)
+        features, labels = features.to(statistics.device), labels.to(statistics.device, torch.int64)
+        counts.index_add_(0, labels, torch.ones_like(labels))
+        yield features, labels
+    if not torch.equal(counts, statistics.counts):
+        raise ValueError(
+            f"batches must give the samples of the statistics once more, all {statistics.num_samples} with their "
+            f"labels; got {int(counts.sum())} (a generator can be iterated only once)"
+        )
+
+
+def _missing(name: str, statistics: Statistics, classifier, weighting: str, batches) -> str | None:
+    """What the measure needs and was not given."""
+    parameters = inspect.signature(MEASURES[name][0]).parameters
+    if "classifier" in parameters and classifier is None:
+        return "classifier=W"
+    if name == "nc3" and not statistics.has_directions:
+        return "statistics made with directions=True"
+    if name == "nc4" and batches is None:
+        return "a second look at the features: batches"
+    if name == "nc1_pinv":
+        one_pass = weighting == "sample" or _is_balanced(statistics.counts)
+        if one_pass and not statistics.has_second_moment:
+            return "statistics made with second_moment=True"
+        if not one_pass and batches is None:
+            return 'a second look at the features, as class counts differ: batches (or weighting="sample")'
+    return None
+
+
+def _best_attainable(values: dict, statistics: Statistics) -> dict[str, float]:
+    """The least distance that rank d allows, for the frames that d dimensions have no room for.
+
+    A Gram matrix A of unit norm and rank d has ⟨A, E*⟩ ≤ √(d/(K − 1)), and ‖A − E*‖² = 2 − 2⟨A, E*⟩.
+    """
+    best = {}
+    for name, dimensions in (("nc2", 1), ("nc2_means", 1), ("nc2_orthogonal", 0), ("nc3_etf", 1)):
+        rank_needed = statistics.num_classes - dimensions
+        if name in values and rank_needed > statistics.num_features:
+            best[f"{name}_best_attainable"] = math.sqrt(2 - 2 * math.sqrt(statistics.num_features / rank_needed))
+    return best
+
+
+def _is_balanced(counts: Tensor) -> bool:
+    return bool((counts == counts[0]).all())
+
+
+def _require_every_class(counts: Tensor) -> None:
+    absent = (counts == 0).nonzero().flatten().tolist()
     if absent:
         named = ", ".join(map(str, absent[:10])) + (", …" if len(absent) > 10 else "")
         raise ValueError(
-            f"{len(absent)} of {statistics.num_classes} classes have no sample ({named}): "
-            'pass absent="exclude" to measure the others alone'
+            f'{len(absent)} of {len(counts)} classes have no sample ({named}): absent="exclude" leaves them out'
         )
-    if weighting == "sample":
-        return statistics.counts / statistics.counts.sum(dtype=torch.float64)
-    return torch.full_like(statistics.counts, 1 / statistics.num_classes, dtype=torch.float64)
 
 
-def _centred_means(statistics: ClassStatistics, weighting: str) -> Tensor:
+def _class_weights(counts: Tensor, weighting: str) -> Tensor:
+    """w_k: 1/K for "class", n_k/N for "sample"."""
+    if weighting not in ("class", "sample"):
+        raise ValueError(f'weighting must be "class" or "sample", got {weighting!r}')
+    _require_every_class(counts)
+    weights = counts.double() if weighting == "sample" else torch.ones_like(counts, dtype=torch.float64)
+    return weights / weights.sum()
+
+
+def _class_variances(statistics: Statistics) -> Tensor:
+    """v_k = mean ‖h − μ_k‖² over the samples of class k."""
+    _require_every_class(statistics.counts)
+    return statistics.within_class_scatter / statistics.counts
+
+
+def _class_means(statistics: Statistics) -> Tensor:
+    _require_every_class(statistics.counts)
+    return statistics.class_means
+
+
+def _centred_means(statistics: Statistics, weighting: str) -> Tensor:
     """Ṁ = M − μ_G."""
-    means = statistics.class_means
-    return means - _class_weights(statistics, weighting) @ means
+    means = _class_means(statistics)
+    return means - _class_weights(statistics.mean_counts, weighting) @ means
 
 
-def _as_classifier(classifier: Tensor, statistics: ClassStatistics | None = None) -> Tensor:
+def _between_class_whitening(statistics: Statistics, weighting: str) -> Tensor:
+    """V S⁻¹, d×rank, with √w Ṁ = U S Vᵀ: its columns' outer products sum to Σ_B⁺."""
+    weights = _class_weights(statistics.mean_counts, weighting)
+    weighted_means = weights.sqrt().unsqueeze(1) * _centred_means(statistics, weighting)
+    _, singular_values, directions = torch.linalg.svd(weighted_means, full_matrices=False)
+    cutoff = max(weighted_means.shape) * torch.finfo(torch.float64).eps * singular_values[0]
+    rank = min(int((singular_values > cutoff).sum()), statistics.num_classes - 1)
+    return directions[:rank].T / singular_values[:rank]
+
+
+def _as_classifier(classifier: Tensor, statistics: Statistics | None = None) -> Tensor:
     """W in float64, on the statistics' device, after a look at its shape and values."""
     classifier = torch.as_tensor(classifier).detach()
     if classifier.ndim != 2 or len(classifier) < 2:
@@ -101,16 +611,64 @@ def _as_classifier(classifier: Tensor, statistics: ClassStatistics | None = None
     return classifier.to(statistics.device, torch.float64)
 
 
-def _distance_to_frame(left: Tensor, right: Tensor) -> float:
-    """‖G/‖G‖_F − E*‖_F for G = left rightᵀ."""
-    gram = left @ right.T
-    num_classes = len(gram)
-    gram /= torch.linalg.matrix_norm(gram)
-    gram += 1 / (num_classes * math.sqrt(num_classes - 1))
-    gram.diagonal().sub_(1 / math.sqrt(num_classes - 1))
-    return float(torch.linalg.matrix_norm(gram))
+def _as_bias(bias: Tensor | None, statistics: Statistics) -> Tensor:
+    """b in float64, zeros for none, on the statistics' device."""
+    if bias is None:
+        return torch.zeros(statistics.num_classes, dtype=torch.float64, device=statistics.device)
+    bias = torch.as_tensor(bias).detach()
+    if bias.shape != (statistics.num_classes,) or not bias.isfinite().all():
+        raise ValueError(f"bias must be {statistics.num_classes} finite values, got shape {tuple(bias.shape)}: {bias}")
+    return bias.to(statistics.device, torch.float64)
 
 
-def _ratio(numerator: Tensor, denominator: Tensor) -> float:
-    """numerator / denominator, NaN for 0/0 and ∞ for x/0, as a number."""
-    return float(numerator / denominator)
+def _distance_to_frame(left: Tensor, right: Tensor, *, centred: bool = True) -> float:
+    """‖G/‖G‖_F − T‖_F for G = left rightᵀ and T the unit-norm Gram matrix of an ETF (centred) or orthogonal frame."""
+    num_classes, num_features = left.shape
+    rank = num_classes - 1 if centred else num_classes
+    shift = 1 / num_classes if centred else 0.0
+    if num_classes <= num_features + 1:
+        gram = left @ right.T
+        gram /= torch.linalg.matrix_norm(gram)
+        gram += shift / math.sqrt(rank)
+        gram.diagonal().sub_(1 / math.sqrt(rank))
+        return float(torch.linalg.matrix_norm(gram))
+    # More classes than dimensions: no K×K matrix. The distance is then far from 0, and 2 − 2⟨G/‖G‖, T⟩ loses nothing.
+    norm = ((left.T @ left) * (right.T @ right)).sum().sqrt()
+    inner_product = (left * right).sum() - shift * (left.sum(0) @ right.sum(0))
+    return float((2 - 2 * inner_product / (norm * math.sqrt(rank))).clamp(min=0).sqrt())
+
+
+def _equinorm(vectors: Tensor) -> float:
+    norms = torch.linalg.vector_norm(vectors, dim=1)
+    return float(norms.std(correction=0) / norms.mean())
+
+
+def _equiangular(vectors: Tensor) -> float:
+    directions = torch.nn.functional.normalize(vectors, eps=0)
+    target = 1 / (len(vectors) - 1)
+    return _mean_over_pairs(
+        len(vectors), lambda rows, columns: (directions[rows] @ directions[columns].T + target).abs_()
+    )
+
+
+def _mean_over_pairs(num_classes: int, pair_values: Callable[[slice, slice], Tensor]) -> float:
+    """Mean over pairs j < k of a symmetric K×K array that is only ever made a tile at a time."""
+    tile = math.isqrt(_TILE_ENTRIES)
+    slices = [slice(start, start + tile) for start in range(0, num_classes, tile)]
+    total = 0.0
+    for rows, columns in combinations_with_replacement(slices, 2):
+        values = pair_values(rows, columns)
+        total += float((values.triu(1) if rows == columns else values).sum())
+    return total / (num_classes * (num_classes - 1) / 2)
+
+
+def _squared_distances(left: Tensor, right: Tensor) -> Tensor:
+    """‖l_i − r_j‖², by a gemm unless a pair is so close that it would cancel."""
+    sizes = left.square().sum(1).unsqueeze(1) + right.square().sum(1)
+    squared = sizes - 2 * left @ right.T
+    close = squared < 1e-6 * sizes
+    if left is right or left.data_ptr() == right.data_ptr():
+        close.fill_diagonal_(False)
+    if close.any():
+        squared = torch.cdist(left, right, compute_mode="donot_use_mm_for_euclid_dist").square_()
+    return squared

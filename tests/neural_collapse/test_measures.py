@@ -1,13 +1,19 @@
-"""Every measure equals its formula, written out over the whole data in float64."""
+"""Every measure equals its formula, written out over the whole data in two passes and in float64."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hf_ncollapse.neural_collapse import measures
-from hf_ncollapse.neural_collapse.class_statistics import ClassStatistics
+from hf_ncollapse.neural_collapse.class_statistics import ClassStatistics, HeldOutStatistics
 
 COUNTS = {"balanced": [40, 40, 40, 40, 40], "imbalanced": [90, 60, 30, 15, 5]}
 WIDTH = 12
+FAR_AND_NARROW = [(0.0, 1.0), (1e4, 1.0), (10.0, 1e-3)]
 
 
 def make_data(counts, dtype=torch.float64, mean=0.0, scale=1.0, seed=0):
@@ -17,32 +23,336 @@ def make_data(counts, dtype=torch.float64, mean=0.0, scale=1.0, seed=0):
     centres = torch.randn(len(counts), WIDTH, generator=generator, dtype=torch.float64)
     noise = torch.randn(len(labels), WIDTH, generator=generator, dtype=torch.float64)
     classifier = centres + 0.3 * torch.randn(len(counts), WIDTH, generator=generator, dtype=torch.float64)
+    bias = torch.randn(len(counts), generator=generator, dtype=torch.float64)
     features = (mean + scale * (centres[labels] + noise)).to(dtype)
-    return features, labels, classifier
+    return features, labels, classifier, bias
 
 
-def collect(features, labels, num_classes, batch_size=64, **options):
-    statistics = ClassStatistics(num_classes, **options)
-    for features_batch, labels_batch in zip(features.split(batch_size), labels.split(batch_size), strict=True):
-        statistics.update(features_batch, labels_batch)
+def split(features, labels, batch_size=64):
+    return list(zip(features.split(batch_size), labels.split(batch_size), strict=True))
+
+
+def collect(features, labels, num_classes, **options):
+    statistics = ClassStatistics(num_classes, **({"second_moment": True} | options))
+    for batch in split(features, labels):
+        statistics.update(*batch)
     return statistics
 
 
-@pytest.mark.parametrize("counts", COUNTS.values(), ids=COUNTS)
+def measure_everything(features, labels, classifier, bias=None, **options):
+    statistics = collect(features, labels, len(classifier))
+    batches = split(features, labels)
+    return measures.compute(statistics, classifier=classifier, bias=bias, measures="all", batches=batches, **options)
+
+
+def reference(features, labels, classifier, bias, weighting, training=None):
+    """The formulas, with numpy, on d×d and K×K matrices."""
+    H, y = features.double().numpy(), labels.numpy()
+    W, b = classifier.numpy(), bias.numpy()
+    K = len(W)
+    mean_H, mean_y = (H, y) if training is None else (training[0].double().numpy(), training[1].numpy())
+    M = np.stack([mean_H[mean_y == k].mean(0) for k in range(K)])
+    mean_weights = np.bincount(mean_y) / len(mean_y) if weighting == "sample" else np.full(K, 1 / K)
+    weights = np.bincount(y) / len(y) if weighting == "sample" else np.full(K, 1 / K)
+    global_mean = mean_weights @ M
+    C = M - global_mean
+    covariances = [(H[y == k] - M[k]).T @ (H[y == k] - M[k]) / (y == k).sum() for k in range(K)]
+    within = sum(w * covariance for w, covariance in zip(weights, covariances, strict=True))
+    between = sum(w * np.outer(c, c) for w, c in zip(mean_weights, C, strict=True))
+    variances = [np.trace(covariance) for covariance in covariances]
+    frame = (np.eye(K) - 1 / K) / math.sqrt(K - 1)
+    pairs = [(j, k) for j in range(K) for k in range(j)]
+
+    def unit(matrix):
+        return matrix / np.linalg.norm(matrix)
+
+    def rows(matrix):
+        return matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
+
+    def equinorm(matrix):
+        return np.linalg.norm(matrix, axis=1).std() / np.linalg.norm(matrix, axis=1).mean()
+
+    def equiangular(matrix):
+        return np.mean([abs(rows(matrix)[j] @ rows(matrix)[k] + 1 / (K - 1)) for j, k in pairs])
+
+    gnc2 = np.mean([-np.log(np.linalg.norm(rows(C)[j] - rows(C)[k])) for j, k in pairs])
+    nearest = ((H[:, None] - M[None]) ** 2).sum(2).argmin(1)
+    return {
+        "nc1": np.trace(within) / np.trace(between),
+        "nc1_pinv": np.trace(within @ np.linalg.pinv(between, rcond=1e-12)) / K,
+        "nc1_cdnv": np.mean([(variances[j] + variances[k]) / 2 / ((M[j] - M[k]) ** 2).sum() for j, k in pairs]),
+        "nc2": np.linalg.norm(unit(W @ W.T) - frame),
+        "nc2_means": np.linalg.norm(unit(C @ C.T) - frame),
+        "nc2_orthogonal": np.linalg.norm(unit(M @ M.T) - np.eye(K) / math.sqrt(K)),
+        "nc2_equinorm": equinorm(C),
+        "nc2_equinorm_classifier": equinorm(W),
+        "nc2_equiangular": equiangular(C),
+        "nc2_equiangular_classifier": equiangular(W),
+        "gnc2": gnc2,
+        "gnc2_excess": gnc2 + 0.5 * math.log(2 * K / (K - 1)),
+        "nc3": 1 - np.mean((rows(H) * rows(W)[y]).sum(1)),
+        "nc3_self_duality": np.linalg.norm(unit(W) - unit(C)),
+        "nc3_etf": np.linalg.norm(unit(W @ C.T) - frame),
+        "nc3_uniformity": np.var((rows(W) * rows(C)).sum(1)),
+        "nc4": np.mean((H @ W.T + b).argmax(1) != nearest),
+        "bias_collapse": np.linalg.norm(W @ global_mean + b),
+    }
+
+
+def assert_equals_reference(result, expected, relative=1e-6):
+    assert {name for name in result if name in measures.MEASURES} == set(expected)
+    assert result["left_out"] == {}
+    for name, value in expected.items():
+        assert result[name] == pytest.approx(value, rel=relative, abs=1e-12), name
+
+
+@pytest.mark.parametrize(
+    ("dtype", "mean", "scale"),
+    [
+        *((dtype, mean, scale) for dtype in (torch.float64, torch.float32) for mean, scale in FAR_AND_NARROW),
+        (torch.bfloat16, 0.0, 1.0),
+        (torch.bfloat16, 1e4, 100.0),
+        (torch.bfloat16, 10.0, 0.1),
+        (torch.float16, 0.0, 1.0),
+        (torch.float16, 1e4, 10.0),
+        (torch.float16, 10.0, 0.01),
+    ],
+)
 @pytest.mark.parametrize("weighting", ["class", "sample"])
-def test_the_papers_measures_equal_their_formulas(counts, weighting):
-    features, labels, classifier = make_data(counts)
-    statistics = collect(features, labels, len(counts))
+@pytest.mark.parametrize("counts", COUNTS.values(), ids=COUNTS)
+def test_every_measure_equals_two_passes_in_float64(counts, weighting, dtype, mean, scale):
+    features, labels, classifier, bias = make_data(counts, dtype, mean, scale)
+    result = measure_everything(features, labels, classifier, bias, weighting=weighting)
+    assert_equals_reference(result, reference(features, labels, classifier, bias, weighting))
 
-    means = torch.stack([features[labels == k].mean(0) for k in range(len(counts))])
-    variances = torch.stack([(features[labels == k] - means[k]).square().sum(1).mean() for k in range(len(counts))])
-    weights = torch.tensor(counts).double() / sum(counts) if weighting == "sample" else torch.full((5,), 0.2).double()
-    between = (weights * (means - weights @ means).square().sum(1)).sum()
-    assert measures.nc1(statistics, weighting=weighting) == pytest.approx(float(weights @ variances / between), 1e-9)
 
-    gram = classifier @ classifier.T
-    frame = (torch.eye(5) - torch.ones(5, 5) / 5) / 2
-    assert measures.nc2(classifier) == pytest.approx(float((gram / gram.norm() - frame).norm()), 1e-6)
+@pytest.mark.parametrize("weighting", ["class", "sample"])
+def test_held_out_samples_are_measured_about_the_training_means(weighting):
+    train, train_labels, classifier, bias = make_data(COUNTS["imbalanced"], seed=1)
+    test, test_labels, _, _ = make_data([20, 9, 8, 7, 6], seed=2)
+    result = measures.compute(
+        collect(test, test_labels, 5),
+        classifier=classifier,
+        bias=bias,
+        measures="all",
+        weighting=weighting,
+        training_statistics=collect(train, train_labels, 5),
+        batches=split(test, test_labels),
+    )
+    assert result["class_means"] == "training"
+    expected = reference(test, test_labels, classifier, bias, weighting, training=(train, train_labels))
+    assert_equals_reference(result, expected)
 
-    cosines = torch.nn.functional.cosine_similarity(features, classifier[labels])
-    assert measures.nc3(statistics, classifier) == pytest.approx(float(1 - cosines.mean()), 1e-9)
+
+def test_held_out_statistics_refuse_classes_without_a_training_mean():
+    features, labels, _, _ = make_data(COUNTS["balanced"])
+    test = collect(features, labels, 5)
+    with pytest.raises(ValueError, match=r"1 classes have test samples but no training mean, the first: \[3\]"):
+        HeldOutStatistics(test, test.class_means, torch.tensor([1, 1, 1, 0, 1]))
+    with pytest.raises(ValueError, match=r"classes and width \(5, 12\), got shape \(5, 11\)"):
+        HeldOutStatistics(test, test.class_means[:, 1:], test.counts)
+
+
+def test_exact_collapse_is_zero_in_every_measure():
+    frame = 3 * (torch.eye(4, dtype=torch.float64) - 0.25)
+    features, labels = frame.repeat(5, 1), torch.arange(4).repeat(5)
+    result = measure_everything(features, labels, 2 * frame)
+    assert result["nc1"] == 0.0
+    zero = set(measures.MEASURES) - {"gnc2", "nc2_orthogonal"}
+    assert {name: result[name] for name in zero if abs(result[name]) > 1e-15} == {}
+    assert result["gnc2"] == pytest.approx(-0.5 * math.log(8 / 3), abs=1e-15)
+    orthogonal = collect(torch.eye(4).repeat(5, 1), labels, 4)
+    assert measures.nc2_orthogonal(orthogonal) == 0.0
+
+
+def make_close_pairs(num_classes=10, width=512, gap=0.004, value=6.2407e-4):
+    """Classes in pairs whose distance is `gap` times that between pairs, with a closed form for NC1 by pinv.
+
+    Pair p has its means at e_p ± (gap/√2) e_{P+p}, P = K/2 pairs. Σ_B has P − 1 eigenvalues 2/K along the e_p and P
+    eigenvalues gap²/K along the e_{P+p}. Every class varies by σ² along each of these, so that
+    tr(Σ_W Σ_B⁺)/K = (σ²/K) ((P − 1) K/2 + P K/gap²), which σ² sets to `value`.
+    """
+    num_pairs = num_classes // 2
+    means = torch.zeros(num_classes, width, dtype=torch.float64)
+    for pair in range(num_pairs):
+        means[2 * pair : 2 * pair + 2, pair] = 1
+        means[2 * pair, num_pairs + pair], means[2 * pair + 1, num_pairs + pair] = gap * 0.5**0.5, -gap * 0.5**0.5
+    variance = value / ((num_pairs - 1) / 2 + num_pairs / gap**2)
+    axes = (variance * num_classes) ** 0.5 * torch.eye(num_classes, width, dtype=torch.float64)
+    features = means.unsqueeze(1) + torch.cat([axes, -axes])
+    return features.flatten(0, 1), torch.arange(num_classes).repeat_interleave(2 * num_classes)
+
+
+def test_close_class_pairs_keep_their_directions_in_the_pseudo_inverse():
+    features, labels = make_close_pairs()
+    for dtype, relative in ((torch.float64, 1e-9), (torch.float32, 1e-4)):
+        statistics = collect(features.to(dtype), labels, 10)
+        value, rank = measures.nc1_pinv(statistics, return_rank=True)
+        assert rank == 9
+        assert value == pytest.approx(6.2407e-4, rel=relative)
+    # What a float32 pseudo-inverse of the d×d matrix makes of it: the pairs' directions fall below its cutoff.
+    exact = collect(features, labels, 10)
+    centred = (exact.class_means - exact.class_means.mean(0)).float()
+    pinv = torch.linalg.pinv(centred.T @ centred / 10)
+    within = (exact.within_class_second_moment / len(labels)).float()
+    assert float((within @ pinv).trace() / 10) == pytest.approx(3.99e-9, rel=0.01)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    scale=st.sampled_from([1e-40, 1e-3, 7.0, 1e40]),
+    weighting=st.sampled_from(["class", "sample"]),
+    name=st.sampled_from(list(COUNTS)),
+)
+def test_measures_ignore_rotation_scale_and_the_order_of_classes(seed, scale, weighting, name):
+    features, labels, classifier, _ = make_data(COUNTS[name], seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    rotation, _ = torch.linalg.qr(torch.randn(WIDTH, WIDTH, generator=generator, dtype=torch.float64))
+    relabelling = torch.randperm(5, generator=generator)
+    moved_classifier = torch.empty_like(classifier)
+    moved_classifier[relabelling] = classifier @ rotation / scale
+    before = measure_everything(features, labels, classifier, weighting=weighting)
+    after = measure_everything(scale * features @ rotation, relabelling[labels], moved_classifier, weighting=weighting)
+    for measure in measures.MEASURES:
+        assert after[measure] == pytest.approx(before[measure], rel=1e-9, abs=1e-12), measure
+
+
+def test_pair_measures_agree_across_tiles(monkeypatch):
+    features, labels, classifier, _ = make_data([6] * 23)
+    whole = measure_everything(features, labels, classifier)
+    monkeypatch.setattr(measures, "_TILE_ENTRIES", 16)
+    tiled = measure_everything(features, labels, classifier)
+    for name in measures.MEASURES:
+        assert tiled[name] == pytest.approx(whole[name], rel=1e-12), name
+
+
+def test_distances_of_nearly_equal_means_do_not_cancel():
+    centre = torch.full((WIDTH,), 3.0, dtype=torch.float64)
+    means = torch.stack([centre, centre + 1e-9, -centre])
+    statistics = collect(torch.cat([means + 1e-10, means - 1e-10]), torch.arange(3).repeat(2), 3)
+    distances = torch.pdist(statistics.class_means).square()
+    variance = float(statistics.within_class_scatter[0] / 2)
+    assert measures.nc1_cdnv(statistics) == pytest.approx(float((variance / distances).mean()), rel=1e-6)
+
+
+@pytest.mark.parametrize("num_classes", [14, 30])
+def test_more_classes_than_an_etf_has_room_for_need_no_k_by_k_matrix_and_give_the_best_attainable(num_classes):
+    features, labels, classifier, bias = make_data([5] * num_classes)
+    result = measure_everything(features, labels, classifier, bias)
+    expected = reference(features, labels, classifier, bias, "class")
+    for name in ("nc2", "nc2_means", "nc3_etf", "nc2_orthogonal"):
+        assert result[name] == pytest.approx(expected[name], rel=1e-9)
+        assert 0 < result[f"{name}_best_attainable"] < result[name]
+
+
+def test_the_best_attainable_distance_is_attained_by_a_tight_frame():
+    angles = torch.arange(7, dtype=torch.float64) * (2 * math.pi / 7)
+    frame = torch.stack([angles.cos(), angles.sin()], dim=1)
+    result = measures.compute(collect(frame, torch.arange(7), 7), classifier=frame, measures=["nc2", "nc2_means"])
+    assert result["nc2"] == pytest.approx(result["nc2_best_attainable"], rel=1e-12)
+    assert result["nc2_means"] == pytest.approx(result["nc2_means_best_attainable"], rel=1e-12)
+
+
+def test_absent_classes_are_named_or_left_out_and_counted():
+    features, labels, classifier, bias = make_data(COUNTS["imbalanced"])
+    present = torch.tensor([0, 2, 3, 5, 6])
+    statistics = collect(features, present[labels], 7)
+    wide_classifier = torch.ones(7, WIDTH, dtype=torch.float64)
+    wide_classifier[present] = classifier
+    wide_bias = torch.zeros(7, dtype=torch.float64)
+    wide_bias[present] = bias
+    options = {"classifier": wide_classifier, "bias": wide_bias, "measures": "all"}
+    with pytest.raises(ValueError, match=r"2 of 7 classes have no sample \(1, 4\)"):
+        measures.compute(statistics, **options)
+    with pytest.raises(ValueError, match=r"2 of 7 classes have no sample \(1, 4\)"):
+        measures.nc1(statistics)
+    result = measures.compute(statistics, absent="exclude", batches=split(features, present[labels]), **options)
+    assert (result["num_classes"], result["num_absent_classes"], result["absent_classes"]) == (5, 2, [1, 4])
+    assert_equals_reference(result, reference(features, labels, classifier, bias, "class"))
+
+
+def test_excluding_absent_classes_must_leave_two():
+    statistics = collect(torch.ones(3, WIDTH), torch.tensor([1, 1, 1]), 4)
+    with pytest.raises(ValueError, match="at least 2 classes must have samples, got 1 of 4"):
+        measures.compute(statistics, measures="nc1", absent="exclude")
+
+
+def test_what_is_missing_is_said():
+    features, labels, classifier, _ = make_data(COUNTS["imbalanced"])
+    plain = collect(features, labels, 5, second_moment=False, directions=False)
+    everything = measures.compute(plain, measures="all", classifier=classifier)
+    assert set(everything["left_out"]) == {"nc1_pinv", "nc3", "nc4"}
+    assert "nc1" in everything
+    without_classifier = measures.compute(plain, measures="all")["left_out"]
+    assert without_classifier["nc2"] == "needs classifier=W"
+    needs = {
+        "nc2": "nc2 needs classifier=W",
+        "nc3": "nc3 needs classifier=W",
+        "nc4": "nc4 needs classifier=W",
+        "nc1_pinv": "nc1_pinv needs a second look at the features, as class counts differ",
+    }
+    for name, message in needs.items():
+        with pytest.raises(ValueError, match=message):
+            measures.compute(plain, measures=[name])
+    with pytest.raises(ValueError, match="nc1_pinv needs statistics made with second_moment=True"):
+        measures.compute(plain, measures="nc1_pinv", weighting="sample")
+    with pytest.raises(ValueError, match="nc3 needs statistics made with directions=True"):
+        measures.compute(plain, measures="nc3", classifier=classifier)
+    with pytest.raises(ValueError, match="second look"):
+        measures.nc1_pinv(collect(features, labels, 5))
+
+
+def test_the_second_look_must_see_the_same_samples():
+    features, labels, classifier, _ = make_data(COUNTS["balanced"])
+    exhausted = iter(split(features, labels))
+    list(exhausted)
+    with pytest.raises(
+        ValueError, match=r"all 200 with their labels; got 0 \(a generator can be iterated only once\)"
+    ):
+        measures.nc4(collect(features, labels, 5), classifier, exhausted)
+
+
+def test_ignored_samples_are_skipped_in_the_second_look_too():
+    features, labels, classifier, bias = make_data(COUNTS["imbalanced"])
+    padding = torch.full((3, WIDTH), 99.0, dtype=torch.float64)
+    batches = [*split(features, labels), (padding, torch.full((3,), -100))]
+    options = {"classifier": classifier, "bias": bias, "measures": "all"}
+    result = measures.compute(collect(features, labels, 5), batches=batches, ignore_index=-100, **options)
+    assert_equals_reference(result, reference(features, labels, classifier, bias, "class"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"measures": "nc5"}, "measures must be .* got \\['nc5'\\]"),
+        ({"measures": []}, "measures must be"),
+        ({"weighting": "equal"}, 'weighting must be "class" or "sample", got \'equal\''),
+        ({"absent": "skip"}, 'absent must be "error" or "exclude", got \'skip\''),
+        ({"classifier": torch.ones(5, 3)}, r"classifier must have the class means' shape \(5, 12\), got \(5, 3\)"),
+        ({"classifier": torch.ones(12)}, r"classifier must be classes × width \(K×d\) .* got \(12,\)"),
+        ({"classifier": torch.full((5, 12), math.nan)}, "classifier must be finite, got 60 NaN or infinite values"),
+        ({"bias": torch.ones(4)}, r"bias must be 5 finite values, got shape \(4,\)"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, message):
+    features, labels, classifier, _ = make_data(COUNTS["balanced"])
+    with pytest.raises(ValueError, match=message):
+        measures.compute(collect(features, labels, 5), **({"classifier": classifier} | arguments))
+
+
+def test_vanishing_denominators_give_infinity_not_an_arbitrary_number():
+    features = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [1.0, 0.0], [-1.0, 0.0]])
+    coinciding = ClassStatistics(2)
+    coinciding.update(features, torch.tensor([0, 0, 1, 1]))
+    assert measures.nc1(coinciding) == math.inf
+    assert measures.nc1_cdnv(coinciding) == math.inf
+    assert math.isnan(measures.nc2(torch.zeros(3, 4)))
+
+
+def test_the_result_says_which_conventions_it_used():
+    features, labels, classifier, _ = make_data(COUNTS["balanced"])
+    result = measures.compute(collect(features, labels, 5), classifier=classifier)
+    assert list(result)[:3] == ["nc1", "nc2", "nc3"]
+    assert set(result["conventions"]) == {"nc1", "nc2", "nc3"}
+    assert (result["weighting"], result["class_means"], result["num_samples"]) == ("class", "own", 200)
