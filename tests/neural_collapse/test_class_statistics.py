@@ -1,9 +1,12 @@
 """Class statistics: one pass over any batches gives what two passes over all the data give."""
 
+import copy
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -74,3 +77,161 @@ def test_neither_sample_order_nor_batch_splits_nor_merge_order_matter(seed, cuts
         backwards.merge(part)
     assert_same_statistics(forwards, whole)
     assert_same_statistics(backwards, whole)
+
+
+@pytest.mark.parametrize(
+    ("features", "labels", "message"),
+    [
+        (torch.ones(3, 2), [0, 1, -1], r"labels must be in 0 … 3, got -1 at position 2 \(1 labels in all\)"),
+        (torch.ones(3, 2), [0, 4, 7], r"got 4 at position 1 \(2 labels in all\)"),
+        (torch.ones(3, 2), [-100, 1, 1], r"got -100 at position 0 .*; pass ignore_index=-100 to skip such samples"),
+        (torch.ones(3, 2), [0.0, 1.0, 1.0], "labels must be integers, got torch.float32"),
+        (torch.ones(3, 2), [0, 1], r"labels must have one entry a sample, \(3,\), got shape \(2,\)"),
+        (torch.ones(3), [0, 1, 2], r"features must be samples × width \(N×d\), got shape \(3,\)"),
+        (torch.ones(3, 0), [0, 1, 2], r"features must be samples × width \(N×d\), got shape \(3, 0\)"),
+        (torch.ones(3, 2, dtype=torch.cfloat), [0, 1, 2], "features must be real, got torch.complex64"),
+        (torch.ones(3, 5), [0, 1, 2], "features must keep their width 2, got 5"),
+        (
+            torch.tensor([[1, 2], [float("nan"), 2], [float("inf"), float("nan")]]),
+            [0, 1, 2],
+            "got 2 NaN and 1 infinite values in 2 of 3 samples, first in sample 1, feature 0",
+        ),
+        (torch.full((1, 2), -1e200, dtype=torch.float64), [0], r"too large to square in float64, up to 1e\+200"),
+    ],
+)
+def test_bad_input_is_named_and_leaves_the_state_as_it_was(features, labels, message):
+    statistics = ClassStatistics(NUM_CLASSES, second_moment=True)
+    statistics.update(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([3, 3]))
+    before = copy.deepcopy(statistics.state_dict())
+    with pytest.raises(ValueError, match=message):
+        statistics.update(features, torch.tensor(labels))
+    after = statistics.state_dict()
+    assert all(torch.equal(torch.as_tensor(after[name]), torch.as_tensor(before[name])) for name in before)
+
+
+def test_ignored_samples_are_not_looked_at():
+    statistics, expected = ClassStatistics(NUM_CLASSES), ClassStatistics(NUM_CLASSES)
+    features = torch.tensor([[1.0, 2.0], [float("nan"), 0.0], [3.0, 4.0]])
+    statistics.update(features, torch.tensor([0, -100, 1]), ignore_index=-100)
+    statistics.update(features[1:2], torch.tensor([-100]), ignore_index=-100)
+    expected.update(features[[0, 2]], torch.tensor([0, 1]))
+    assert statistics.num_samples == 2
+    assert torch.equal(statistics.class_means, expected.class_means)
+
+
+def test_numpy_arrays_integers_and_a_last_batch_of_one_are_welcome():
+    statistics = ClassStatistics(2)
+    statistics.update(np.array([[1, 2], [3, 4]]), np.array([0, 1], dtype=np.int32))
+    statistics.update(np.array([[3, 6]], dtype=np.float16), np.array([0], dtype=np.uint8))
+    assert statistics.class_means.tolist() == [[2.0, 4.0], [3.0, 4.0]]
+    assert statistics.within_class_scatter.tolist() == [10.0, 0.0]
+
+
+def test_a_single_class_and_empty_statistics_are_refused():
+    with pytest.raises(ValueError, match="num_classes must be at least 2, got 1"):
+        ClassStatistics(1)
+    empty = ClassStatistics(3)
+    empty.update(torch.empty(0, 5), torch.empty(0, dtype=torch.int64))
+    assert empty.num_samples == 0
+    with pytest.raises(ValueError, match="the statistics are empty"):
+        _ = empty.class_means
+
+
+def test_what_was_not_accumulated_is_not_invented():
+    features, labels = make_data()
+    lean = collect(features, labels, [60], second_moment=False, directions=False)
+    with pytest.raises(ValueError, match="second_moment=True"):
+        _ = lean.within_class_second_moment
+    with pytest.raises(ValueError, match="directions=True"):
+        _ = lean.direction_sums
+    with pytest.raises(ValueError, match="cannot merge: has_second_moment is False here, True there"):
+        lean.merge(collect(features, labels, [60]))
+    with pytest.raises(ValueError, match="cannot merge features of width 3 into width 6"):
+        lean.merge(collect(features[:, :3], labels, [60], second_moment=False, directions=False))
+
+
+def test_features_that_require_gradients_do_not_keep_their_graph():
+    statistics = ClassStatistics(NUM_CLASSES)
+    statistics.update(torch.ones(2, 3, requires_grad=True), torch.tensor([0, 1]))
+    assert not statistics.class_means.requires_grad
+
+
+def test_merging_takes_nothing_from_the_other_and_accepts_what_is_empty():
+    features, labels = make_data()
+    first, second = collect(features[:25], labels[:25], [25]), collect(features[25:], labels[25:], [35])
+    before = copy.deepcopy(second.state_dict())
+    first.merge(second)
+    first.merge(ClassStatistics(NUM_CLASSES, second_moment=True))
+    assert_same_statistics(first, collect(features, labels, [60]))
+    assert all(
+        torch.equal(torch.as_tensor(second.state_dict()[name]), torch.as_tensor(before[name])) for name in before
+    )
+
+
+def test_a_saved_state_continues_where_it_stopped(tmp_path):
+    features, labels = make_data()
+    torch.save(collect(features[:25], labels[:25], [25]).state_dict(), tmp_path / "state.pt")
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    continued = ClassStatistics(NUM_CLASSES, second_moment=True)
+    continued.load_state_dict(state)
+    continued.update(features[25:], labels[25:])
+    assert_same_statistics(continued, collect(features, labels, [60]))
+
+    for name, value in {"version": 0, "num_classes": 3, "second_moment": False, "directions": False}.items():
+        with pytest.raises(ValueError, match=f"cannot load a state with {name} {value}: this has"):
+            ClassStatistics(NUM_CLASSES, second_moment=True).load_state_dict(state | {name: value})
+
+
+def test_selecting_classes_may_drop_absent_ones_only():
+    features, labels = make_data()
+    statistics = collect(features[labels != 2], labels[labels != 2], [int((labels != 2).sum())])
+    selected = statistics.select_classes(statistics.present_classes)
+    assert selected.num_classes == 3
+    assert torch.equal(selected.class_means, statistics.class_means[[0, 1, 3]])
+    assert torch.equal(selected.within_class_second_moment, statistics.within_class_second_moment)
+    with pytest.raises(ValueError, match="may leave out absent classes only"):
+        statistics.select_classes(torch.tensor([True, True, False, False]))
+
+
+def test_many_classes_cost_three_arrays_of_class_means_at_most():
+    statistics = ClassStatistics(5000, directions=True)
+    statistics.update(torch.randn(16, 64), torch.arange(16))
+    held = sum(
+        tensor.numel() * tensor.element_size()
+        for tensor in statistics.state_dict().values()
+        if hasattr(tensor, "numel")
+    )
+    assert held <= 3 * 5000 * 64 * 8
+
+
+def reduce_in_process(rank, world_size, shared_file, results, dtype):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{shared_file}", rank=rank, world_size=world_size)
+    features, labels = make_data(mean=1e3, dtype=dtype)
+    statistics = ClassStatistics(NUM_CLASSES, second_moment=True)
+    for part in ([slice(0, 41)], [slice(41, 59), slice(59, 60)], [])[rank]:
+        statistics.update(features[part], labels[part])
+    statistics.all_reduce()
+    torch.save(statistics.state_dict(), f"{results}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_processes_with_uneven_data_end_with_the_single_process_statistics(tmp_path, dtype):
+    arguments = (3, str(tmp_path / "rendezvous"), str(tmp_path), dtype)
+    torch.multiprocessing.start_processes(reduce_in_process, arguments, nprocs=3, start_method="fork")
+    features, labels = make_data(mean=1e3, dtype=dtype)
+    alone = collect(features, labels, [60])
+    # A float32 batch has its second moment from a float32 gemm, about shifts that depend on the split.
+    tolerance = 1e-9 if dtype == torch.float64 else 1e-6
+    for rank in range(3):
+        reduced = ClassStatistics.from_state_dict(torch.load(tmp_path / f"{rank}.pt"))
+        assert torch.allclose(reduced.within_class_scatter, alone.within_class_scatter, rtol=1e-9)
+        assert_same_statistics(reduced, alone, tolerance)
+
+
+def test_alone_reducing_changes_nothing():
+    features, labels = make_data()
+    statistics = collect(features, labels, [60])
+    statistics.all_reduce()
+    assert_same_statistics(statistics, collect(features, labels, [60]), tolerance=0)
