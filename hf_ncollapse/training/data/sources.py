@@ -168,6 +168,9 @@ def _load_hub(arguments: DataArguments, hub_id: str | None = None) -> Source:
             f"{', '.join(sorted(DATASETS))}"
         ) from error
 
+    except ValueError as error:  # no data in it, or a configuration that it does not have
+        raise ValueError(f"dataset {hub_id!r} with dataset_config {arguments.dataset_config!r}: {error}") from error
+
     train_split = _split(splits, "train_split", arguments.train_split)
     test_split = arguments.test_split or next((name for name in ("test", "validation") if name in splits), None)
     if test_split is not None:
@@ -176,8 +179,8 @@ def _load_hub(arguments: DataArguments, hub_id: str | None = None) -> Source:
         raise ValueError(f"test_split is {test_split!r}, which is trained on; give another split")
 
     train = splits[train_split]
-    modality, column = _input_column(arguments, train.features)
     label_column = _label_column(arguments, train.features)
+    modality, column = _input_column(arguments, train.features, label_column)
     label_names, encode = _classes(train, label_column)
 
     def part(split: str) -> Part:
@@ -193,7 +196,7 @@ def _split(splits, argument: str, name: str) -> str:
     return name
 
 
-def _input_column(arguments: DataArguments, features) -> tuple[str, str]:
+def _input_column(arguments: DataArguments, features, label_column: str) -> tuple[str, str]:
     """Return the modality and the column to classify: the named one, else the only image, else the only text."""
     import datasets
 
@@ -207,8 +210,9 @@ def _input_column(arguments: DataArguments, features) -> tuple[str, str]:
         if name is not None:
             return modality, name
     for modality, names in columns.items():
-        if len(names) == 1:
-            return modality, names[0]
+        candidates = [name for name in names if name != label_column]
+        if len(candidates) == 1:
+            return modality, candidates[0]
     raise ValueError(f"image_column and text_column are None and there is no single candidate; {_describe(features)}")
 
 
@@ -250,7 +254,7 @@ def _classes(train, label_column: str) -> tuple[list[str], Callable[[np.ndarray,
             first = int(outside.argmax())
             raise ValueError(
                 f"label_column {label_column!r} has {int(outside.sum())} labels outside the {len(names)} classes in "
-                f"split {split!r}: the first is {column[first]!r} in row {first}"
+                f"split {split!r}: the first is {column[first]} in row {first}"
             )
         return np.searchsorted(values, column).astype(np.int64)
 
