@@ -11,9 +11,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-_FLOAT32_RANGE = (torch.finfo(torch.float32).min, torch.finfo(torch.float32).max)
+_SINGLE_PRECISION = (torch.float32, torch.float16, torch.bfloat16)
 _SAFE_SQUARED_NORMS = (1e-24, 1e32)
+_OF_CLASSES = {"counts", "_shifts", "_sums", "_squares", "_directions"}
+_LARGEST_SQUARABLE = 1e150
 _BLOCK_WIDTH = 128
+# Batches are worked through in pieces that stay in a processor's cache, or fill an accelerator.
+_CPU_ROWS, _ACCELERATOR_ROWS = 512, 16384
 
 
 class ClassStatistics:
@@ -29,7 +33,7 @@ class ClassStatistics:
         directions (`bool`): accumulate the sums of unit features, K×d; only `nc3` needs them.
         device: where the state lives; `None` takes the first batch's device (CPU where that has no float64).
 
-    Memory: 12·K·d bytes, 8·K·d more for the directions and 8·d² more for the second moment.
+    Memory: 16·K·d bytes, 8·K·d more for the directions and 8·d² more for the second moment.
 
     Example:
         >>> import torch
@@ -51,6 +55,7 @@ class ClassStatistics:
         self.has_second_moment = second_moment
         self.has_directions = directions
         self._device = None if device is None else torch.device(device)
+        self._workspace: Tensor | None = None
 
     # --- what went in ------------------------------------------------------------------------------------------
 
@@ -64,51 +69,19 @@ class ClassStatistics:
 
         Raises:
             ValueError: the shapes disagree with each other or with earlier batches, a label is outside 0 … K − 1, or
-                a feature is NaN or infinite (or its square overflows float64). The state is then left as it was.
+                a feature is NaN, infinite or too large to square in float64. The state is then left as it was.
         """
         features, labels = drop_ignored(features, labels, self.num_classes, ignore_index)
         if self.num_features not in (None, features.shape[1]):
             raise ValueError(f"features must keep their width {self.num_features}, got {features.shape[1]}")
+        require_finite(features)
         if len(labels) == 0:
             return
         self._allocate(features.shape[1], features.device)
         features, labels = features.to(self.device), labels.to(self.device, torch.int64)
-
-        shifts = self._shifts[labels]
-        first_seen = self.counts[labels] == 0
-        new_classes = None
-        if first_seen.any():
-            new_classes, positions = labels[first_seen].unique(return_inverse=True)
-            new_shifts = features.new_zeros(len(new_classes), self.num_features, dtype=torch.float64)
-            new_shifts.index_add_(0, positions, features[first_seen].double())
-            new_shifts /= positions.bincount().unsqueeze(1)
-            new_shifts = new_shifts.clamp(*_FLOAT32_RANGE).float()
-            shifts[first_seen] = new_shifts[positions]
-
-        single_precision = features.dtype in (torch.float32, torch.float16, torch.bfloat16)
-        features = features.double()
-        deviations = features - shifts
-        squared_norms = torch.linalg.vecdot(deviations, deviations)
-        if not squared_norms.isfinite().all():
-            raise ValueError(_describe_non_finite(features))
-
-        if new_classes is not None:
-            self._shifts[new_classes] = new_shifts
-        self.counts.index_add_(0, labels, torch.ones_like(labels))
-        self._sums.index_add_(0, labels, deviations)
-        self._squares.index_add_(0, labels, squared_norms)
-        if self.has_directions:
-            norms = torch.linalg.vector_norm(features, dim=1, keepdim=True)
-            self._directions.index_add_(0, labels, features / norms.masked_fill_(norms == 0, 1))
-        if self.has_second_moment:
-            # A float32 gemm is half the price; it needs squares that neither overflow nor underflow in float32.
-            smallest, largest = _SAFE_SQUARED_NORMS
-            if single_precision and smallest < squared_norms.max() < largest:
-                deviations = deviations.float()
-            # The matrix is symmetric: only the blocks on and above the diagonal are computed.
-            for start in range(0, self.num_features, _BLOCK_WIDTH):
-                block = slice(start, start + _BLOCK_WIDTH)
-                self._second_moment[block, start:] += deviations[:, block].T @ deviations[:, start:]
+        rows = _CPU_ROWS if self.device.type == "cpu" else _ACCELERATOR_ROWS
+        for piece, piece_labels in zip(features.split(rows), labels.split(rows), strict=True):
+            self._add(piece, piece_labels)
 
     # --- what comes out ----------------------------------------------------------------------------------------
 
@@ -171,6 +144,17 @@ class ClassStatistics:
         self._require_samples()
         return self.counts > 0
 
+    def resized(self, num_classes: int) -> "ClassStatistics":
+        """The same samples among more classes, or fewer: classes cut off must be absent."""
+        if num_classes < self.num_classes and bool((self.counts[num_classes:] > 0).any()):
+            raise ValueError(f"cannot resize to {num_classes} classes: later ones have samples")
+        state = self.state_dict()
+        state["num_classes"] = num_classes
+        for name in _OF_CLASSES & state.keys():
+            tensor = state[name][:num_classes]
+            state[name] = torch.cat([tensor, tensor.new_zeros(num_classes - len(tensor), *tensor.shape[1:])])
+        return ClassStatistics.from_state_dict(state, device=self.device)
+
     def select_classes(self, selected: Tensor) -> "ClassStatistics":
         """The statistics of some classes alone, renumbered 0 … K' − 1; no class left out may have samples.
 
@@ -181,7 +165,7 @@ class ClassStatistics:
             raise ValueError("select_classes may leave out absent classes only: the second moment is of all samples")
         state = self.state_dict()
         state["num_classes"] = int(selected.sum())
-        for name in {"counts", "_shifts", "_sums", "_squares", "_directions"} & state.keys():
+        for name in _OF_CLASSES & state.keys():
             state[name] = state[name][selected]
         return ClassStatistics.from_state_dict(state, device=self.device)
 
@@ -286,6 +270,7 @@ class ClassStatistics:
     def to(self, device) -> "ClassStatistics":
         """Move the state to `device`, which must know float64, and return self."""
         self._device = torch.device(device)
+        self._workspace = None
         if self.num_features is not None:
             for name in self._tensor_names():
                 setattr(self, name, getattr(self, name).to(self._device))
@@ -296,6 +281,42 @@ class ClassStatistics:
 
     # --- inside ------------------------------------------------------------------------------------------------
 
+    def _add(self, features: Tensor, labels: Tensor) -> None:
+        self._choose_shifts(features, labels)
+        # Large temporaries would be mapped and unmapped for every batch, which costs more than the arithmetic.
+        if self._workspace is None or len(self._workspace) < len(features):
+            self._workspace = torch.empty_like(features, dtype=torch.float64)
+        workspace = self._workspace[: len(features)]
+
+        deviations = torch.index_select(self._shifts, 0, labels, out=workspace)
+        torch.sub(features, deviations, out=deviations)
+        squared_norms = torch.linalg.vector_norm(deviations, dim=1).square_()
+        self.counts.index_add_(0, labels, torch.ones_like(labels))
+        self._sums.index_add_(0, labels, deviations)
+        self._squares.index_add_(0, labels, squared_norms)
+        if self.has_second_moment:
+            # A float32 gemm is half the price; it needs squares that neither overflow nor underflow in float32.
+            smallest, largest = _SAFE_SQUARED_NORMS
+            if features.dtype in _SINGLE_PRECISION and smallest < squared_norms.max() < largest:
+                deviations = deviations.float()
+            # The matrix is symmetric: only the blocks on and above the diagonal are computed.
+            for start in range(0, self.num_features, _BLOCK_WIDTH):
+                block = slice(start, start + _BLOCK_WIDTH)
+                self._second_moment[block, start:] += deviations[:, block].T @ deviations[:, start:]
+        if self.has_directions:
+            directions = workspace.copy_(features)
+            norms = torch.linalg.vector_norm(directions, dim=1, keepdim=True)
+            self._directions.index_add_(0, labels, directions.div_(norms.masked_fill_(norms == 0, 1)))
+
+    def _choose_shifts(self, features: Tensor, labels: Tensor) -> None:
+        """Give the classes seen for the first time the mean of their samples at hand."""
+        first_seen = self.counts.index_select(0, labels) == 0
+        if first_seen.any():
+            classes, positions = labels[first_seen].unique(return_inverse=True)
+            sums = self._shifts.new_zeros(len(classes), self.num_features)
+            sums.index_add_(0, positions, features[first_seen].double())
+            self._shifts[classes] = sums / positions.bincount().unsqueeze(1)
+
     def _sum_names(self) -> list[str]:
         optional = ["_directions"] * self.has_directions + ["_second_moment"] * self.has_second_moment
         return ["counts", "_sums", "_squares", *optional]
@@ -305,7 +326,7 @@ class ClassStatistics:
 
     def _move_shifts(self, shifts: Tensor) -> None:
         """Rewrite the sums about other shifts s', with m = s − s': h − s' = (h − s) + m."""
-        moved = (self._shifts.double() - shifts).masked_fill_((self.counts == 0).unsqueeze(1), 0)
+        moved = (self._shifts - shifts).masked_fill_((self.counts == 0).unsqueeze(1), 0)
         moved_sums = self._sums + self.counts.unsqueeze(1) * moved
         self._squares += torch.linalg.vecdot(moved, self._sums + moved_sums)
         if self.has_second_moment:
@@ -321,8 +342,7 @@ class ClassStatistics:
         self.num_features = num_features
         of_class, by_feature = (self.num_classes,), (self.num_classes, num_features)
         self.counts = torch.zeros(of_class, dtype=torch.int64, device=self._device)
-        # float32: a shift need not be the mean, only near it, and every float32 is exact in float64.
-        self._shifts = torch.zeros(by_feature, dtype=torch.float32, device=self._device)
+        self._shifts = torch.zeros(by_feature, dtype=torch.float64, device=self._device)
         self._sums = torch.zeros(by_feature, dtype=torch.float64, device=self._device)
         self._squares = torch.zeros(of_class, dtype=torch.float64, device=self._device)
         if self.has_directions:
@@ -413,15 +433,8 @@ class HeldOutStatistics:
         return (self.test.class_means - self.class_means).masked_fill_((self.counts == 0).unsqueeze(1), 0)
 
 
-def drop_ignored(
-    features: Tensor, labels: Tensor, num_classes: int, ignore_index: int | None = None
-) -> tuple[Tensor, Tensor]:
-    """Return a batch as detached tensors without the samples labelled `ignore_index`.
-
-    Raises:
-        ValueError: features are not real N×d, labels not N integers, or a label neither in 0 … K − 1 nor ignored.
-    """
-    features, labels = torch.as_tensor(features).detach(), torch.as_tensor(labels).detach()
+def check_batch(features: Tensor, labels: Tensor) -> None:
+    """Raise a `ValueError` unless features are real N×d and labels N integers."""
     if features.ndim != 2 or features.shape[1] == 0:
         raise ValueError(f"features must be samples × width (N×d), got shape {tuple(features.shape)}")
     if features.is_complex():
@@ -430,8 +443,13 @@ def drop_ignored(
         raise ValueError(f"labels must be integers, got {labels.dtype}")
     if labels.shape != features.shape[:1]:
         raise ValueError(f"labels must have one entry a sample, ({len(features)},), got shape {tuple(labels.shape)}")
-    kept = torch.ones_like(labels, dtype=torch.bool) if ignore_index is None else labels != ignore_index
-    bad = kept & ((labels < 0) | (labels >= num_classes))
+
+
+def check_labels(labels: Tensor, num_classes: int, ignore_index: int | None = None) -> None:
+    """Raise a `ValueError` that names the first label that is neither in 0 … K − 1 nor ignored, and its position."""
+    bad = (labels < 0) | (labels >= num_classes)
+    if ignore_index is not None:
+        bad &= labels != ignore_index
     if bad.any():
         position = int(bad.nonzero()[0])
         hint = "; pass ignore_index=-100 to skip such samples" if labels[position] == -100 else ""
@@ -439,17 +457,37 @@ def drop_ignored(
             f"labels must be in 0 … {num_classes - 1}, got {int(labels[position])} at position {position} "
             f"({int(bad.sum())} labels in all){hint}"
         )
-    if kept.all():
+
+
+def drop_ignored(
+    features: Tensor, labels: Tensor, num_classes: int, ignore_index: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return a checked batch, as detached tensors, without the samples labelled `ignore_index`."""
+    features, labels = torch.as_tensor(features).detach(), torch.as_tensor(labels).detach()
+    check_batch(features, labels)
+    check_labels(labels, num_classes, ignore_index)
+    if ignore_index is None or not (labels == ignore_index).any():
         return features, labels
+    kept = labels != ignore_index
     return features[kept.to(features.device)], labels[kept]
 
 
-def _describe_non_finite(features: Tensor) -> str:
+def require_finite(features: Tensor) -> None:
+    """Raise a `ValueError` that says how many features are NaN or infinite, and where, if any is."""
+    if features.dtype == torch.float64:
+        largest = float(features.abs().max()) if features.numel() else 0.0
+        if largest <= _LARGEST_SQUARABLE:
+            return
+        if largest < torch.inf:
+            raise ValueError(f"features must be small enough to square in float64, got values up to {largest:.3g}")
+    # NaN and infinity survive a sum, which is read ten times faster than every element is tested.
+    elif features.sum(dtype=torch.float32).isfinite():
+        return
     bad = ~features.isfinite()
-    if not bad.any():
-        return f"features are too large to square in float64, up to {float(features.abs().max()):.3g}"
-    row, column = bad.nonzero()[0].tolist()
-    return (
-        f"features must be finite, got {int(features.isnan().sum())} NaN and {int(features.isinf().sum())} infinite "
-        f"values in {int(bad.any(dim=1).sum())} of {len(features)} samples, first in sample {row}, feature {column}"
-    )
+    if bad.any():
+        row, column = bad.nonzero()[0].tolist()
+        num_nan, num_infinite = int(features.isnan().sum()), int(features.isinf().sum())
+        raise ValueError(
+            f"features must be finite, got {num_nan} NaN and {num_infinite} infinite values in "
+            f"{int(bad.any(dim=1).sum())} of {len(features)} samples, first in sample {row}, feature {column}"
+        )

@@ -1,0 +1,141 @@
+"""The samples a metric was given: kept while they fit, streamed into class statistics beyond."""
+
+import torch
+from torch import Tensor
+
+from .class_statistics import ClassStatistics, check_batch, check_labels, require_finite
+
+
+class SampleBuffer:
+    """Samples in the order they came, before K, the classifier and the measures asked for are known.
+
+    While their features fit into `max_bytes` they are kept: at the end only what is asked for is computed, and a
+    second look at them is possible. Once they do not fit, all go into statistics that answer every one-pass measure.
+
+    Args:
+        max_bytes (`int`): bytes of features to keep at most; 0 streams from the first batch on.
+    """
+
+    def __init__(self, max_bytes: int):
+        self.max_bytes = max_bytes
+        self.num_features: int | None = None
+        self._labels: list[Tensor] = []
+        self._features: list[Tensor] = []
+        self._num_bytes = 0
+        self._streamed: ClassStatistics | None = None
+
+    def __len__(self) -> int:
+        return sum(map(len, self._labels))
+
+    def add(self, features: Tensor, labels: Tensor) -> None:
+        """Copy a batch in.
+
+        Raises:
+            ValueError: features are not finite, real and N×d with the width of those before, or labels not N integers.
+        """
+        check_batch(features, labels)
+        if self.num_features not in (None, features.shape[1]):
+            raise ValueError(f"features must keep their width {self.num_features}, got {features.shape[1]}")
+        require_finite(features)
+        self.num_features = features.shape[1]
+        self._labels.append(labels.detach().to("cpu", torch.int64, copy=True))
+        self._num_bytes += features.numel() * features.element_size()
+        if self._streamed is None and self._num_bytes <= self.max_bytes:
+            self._features.append(features.detach().clone())
+        else:
+            self.stream()
+            self._stream_batch(features, self._labels[-1])
+
+    def stream(self) -> None:
+        """Turn the features kept so far into statistics."""
+        if self._streamed is None:
+            self._streamed = ClassStatistics(2, second_moment=True)
+            for features, labels in zip(self._features, self._labels, strict=False):
+                self._stream_batch(features, labels)
+            self._features = []
+
+    def merge(self, other: "SampleBuffer") -> None:
+        """Append the samples of `other`, which gives up its own."""
+        if self._streamed is not None or other._streamed is not None:
+            self.stream()
+            other.stream()
+            num_classes = max(self._streamed.num_classes, other._streamed.num_classes)
+            self._streamed = self._streamed.resized(num_classes)
+            self._streamed.merge(other._streamed.resized(num_classes))
+        self._features += other._features
+        self._labels += other._labels
+        self.num_features = self.num_features or other.num_features
+
+    def summarize(
+        self, num_classes: int | None, *, second_moment: bool, directions: bool, ignore_index: int | None
+    ) -> tuple[ClassStatistics, list[tuple[Tensor, Tensor]] | None]:
+        """Statistics of all samples and, where they were kept, the batches for a second look.
+
+        Args:
+            num_classes (`int`, *optional*): K; the largest label and one if not given.
+            second_moment, directions (`bool`): what statistics of kept features accumulate.
+            ignore_index (`int`, *optional*): samples with this label are skipped.
+
+        Raises:
+            ValueError: there is no sample, or a label is neither in 0 … K − 1 nor ignored.
+        """
+        if not self._labels:
+            raise ValueError("there are no samples: add features and labels before computing")
+        labels = torch.cat(self._labels)
+        num_classes = num_classes or max(2, int(labels.max()) + 1)
+        check_labels(labels, num_classes, ignore_index)
+        if self._streamed is not None:
+            if ignore_index is not None and bool((labels[labels >= 0] == ignore_index).any()):
+                raise ValueError(
+                    f"ignore_index={ignore_index} came too late, the features no longer fit into memory and were "
+                    "streamed: use a negative label, or keep more features"
+                )
+            return self._streamed.resized(num_classes), None
+        statistics = ClassStatistics(num_classes, second_moment=second_moment, directions=directions)
+        batches = self._rebatched()
+        for batch in batches:
+            statistics.update(*batch, ignore_index=ignore_index)
+        return statistics, batches
+
+    def state_dict(self) -> dict:
+        """The samples as tensors and numbers, for another process to `from_state_dict` and `merge`."""
+        return {
+            "labels": self._labels,
+            "features": self._features,
+            "num_features": self.num_features,
+            "streamed": None if self._streamed is None else self._streamed.state_dict(),
+        }
+
+    @classmethod
+    def from_state_dict(cls, state: dict) -> "SampleBuffer":
+        """The buffer that `state_dict` described."""
+        buffer = cls(max_bytes=0)
+        buffer._labels, buffer._features = state["labels"], state["features"]
+        buffer.num_features = state["num_features"]
+        if state["streamed"] is not None:
+            buffer._streamed = ClassStatistics.from_state_dict(state["streamed"])
+        return buffer
+
+    def _stream_batch(self, features: Tensor, labels: Tensor) -> None:
+        # Negative labels are judged at the end, when it is known which of them to ignore.
+        counted = labels >= 0
+        if not counted.all():
+            features, labels = features[counted.to(features.device)], labels[counted]
+        if len(labels) and int(labels.max()) >= self._streamed.num_classes:
+            self._streamed = self._streamed.resized(max(int(labels.max()) + 1, 2 * self._streamed.num_classes))
+        self._streamed.update(features, labels)
+
+    def _rebatched(self) -> list[tuple[Tensor, Tensor]]:
+        """The kept samples, with runs of small batches (`add` makes batches of one) joined."""
+        batches, group, rows = [], [], 0
+        for batch in zip(self._features, self._labels, strict=True):
+            group.append(batch)
+            rows += len(batch[1])
+            if rows >= 256:
+                batches.append(group)
+                group, rows = [], 0
+        batches += [group] * bool(group)
+        return [
+            group[0] if len(group) == 1 else tuple(torch.cat(tensors) for tensors in zip(*group, strict=True))
+            for group in batches
+        ]
