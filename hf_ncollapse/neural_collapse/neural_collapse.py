@@ -1,13 +1,11 @@
 """Neural collapse as an `evaluate` metric: NC1 to NC4 of any classifier's features."""
 
-import io
-import os
-
 import datasets
 import evaluate
 import torch
 
 from .class_statistics import ClassStatistics
+from .file_gather import file_gather
 from .measures import compute, measure_names
 from .sample_buffer import SampleBuffer
 
@@ -193,25 +191,22 @@ class NeuralCollapse(evaluate.Metric):
         )
 
     def _gathered(self):
-        """In process 0 the buffer of all processes, over evaluate's own files and locks; `None` in the others."""
+        """In process 0 the buffer of all processes; `None` in the others."""
         if self.num_process == 1:
             return self._buffer
-        self.selected_feature_format = datasets.Features({"state": datasets.Value("large_binary")})
-        self._init_writer()
-        state = io.BytesIO()
-        torch.save(self._buffer.state_dict(), state)
-        self.writer.write_batch({"state": [state.getvalue()]})
-        self._finalize()
-        self.cache_file_name = self.filelock = self.selected_feature_format = None
-        if self.process_id > 0:
+        states = file_gather(
+            self._buffer.state_dict(),
+            self.data_dir,
+            self.experiment_id,
+            self.process_id,
+            self.num_process,
+            self.timeout,
+        )
+        if states is None:
             return None
         gathered = SampleBuffer(self._max_bytes)
-        for state in self.data["state"]:
-            gathered.merge(SampleBuffer.from_state_dict(torch.load(io.BytesIO(state), weights_only=True)))
-        self.data = None
-        for file_path, file_lock in reversed(list(zip(self.file_paths, self.filelocks, strict=True))):
-            os.remove(file_path)
-            file_lock.release()
+        for state in states:
+            gathered.merge(SampleBuffer.from_state_dict(state))
         return gathered
 
 

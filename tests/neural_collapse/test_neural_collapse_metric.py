@@ -1,0 +1,249 @@
+"""The evaluate metric gives what the engine gives, however the samples come in."""
+
+from pathlib import Path
+
+import evaluate
+import numpy as np
+import pytest
+import torch
+
+from hf_ncollapse.neural_collapse import measures
+from hf_ncollapse.neural_collapse.class_statistics import ClassStatistics
+
+METRIC_FILE = Path(measures.__file__).with_name("neural_collapse.py")
+COUNTS = [30, 20, 10, 5]
+WIDTH = 8
+
+
+@pytest.fixture(scope="module", autouse=True)
+def caches_of_their_own(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluate.config, "HF_MODULES_CACHE", str(tmp_path_factory.mktemp("modules")))
+        patch.setattr(evaluate.config, "HF_METRICS_CACHE", str(tmp_path_factory.mktemp("metrics")))
+        yield
+
+
+@pytest.fixture
+def load():
+    return lambda **options: evaluate.load(str(METRIC_FILE), **options)
+
+
+@pytest.fixture(scope="module")
+def samples():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(len(COUNTS)).repeat_interleave(torch.tensor(COUNTS))
+    labels = labels[torch.randperm(len(labels), generator=generator)]
+    centres = torch.randn(len(COUNTS), WIDTH, generator=generator)
+    features = centres[labels] + 0.5 * torch.randn(len(labels), WIDTH, generator=generator)
+    return features, labels, centres + 0.1, torch.randn(len(COUNTS), generator=generator)
+
+
+def expected_result(samples, **options):
+    features, labels, classifier, bias = samples
+    statistics = ClassStatistics(len(COUNTS), second_moment=True)
+    statistics.update(features, labels)
+    options = {"batches": [(features, labels)]} | options
+    return measures.compute(statistics, classifier=classifier, bias=bias, measures="all", **options)
+
+
+def assert_same_result(actual, expected):
+    assert list(actual) == list(expected)
+    for name, value in expected.items():
+        assert actual[name] == (pytest.approx(value, rel=1e-6) if name in measures.MEASURES else value), name
+
+
+@pytest.mark.parametrize("weighting", ["class", "sample"])
+def test_batches_of_any_kind_and_size_give_the_engines_result(load, samples, weighting):
+    features, labels, classifier, bias = samples
+    metric = load()
+    metric.add_batch(predictions=features[:20], references=labels[:20])
+    metric.add_batch(predictions=features[20:40].numpy(), references=labels[20:40].numpy())
+    metric.add_batch(predictions=features[40:50].tolist(), references=labels[40:50].tolist())
+    metric.add_batch(predictions=list(features[50:60]), references=list(labels[50:60]))
+    for feature, label in zip(features[60:], labels[60:], strict=True):
+        metric.add(prediction=feature, reference=label)
+    assert len(metric) == 65
+    result = metric.compute(classifier=classifier, bias=bias, measures="all", weighting=weighting)
+    assert_same_result(result, expected_result(samples, weighting=weighting))
+    assert len(metric) == 0
+
+
+def test_samples_given_to_compute_add_to_those_added(load, samples):
+    features, labels, classifier, bias = samples
+    metric = load()
+    metric.add_batch(predictions=features[:20], references=labels[:20])
+    options = {"classifier": classifier.numpy(), "bias": bias.tolist(), "measures": "all"}
+    result = metric.compute(predictions=features[20:], references=labels[20:], **options)
+    assert_same_result(result, expected_result(samples))
+
+
+def test_more_features_than_are_kept_are_streamed_and_the_result_says_what_that_costs(load, samples):
+    features, labels, classifier, bias = samples
+    metric = load(keep_features_mib=32 * WIDTH * 4 / 2**20)
+    order = labels.argsort()
+    for start in range(0, 65, 7):
+        batch = order[start : start + 7]
+        metric.add_batch(predictions=features[batch], references=labels[batch])
+    metric.add_batch(predictions=torch.full((2, WIDTH), 9.0), references=[-100, -100])
+    result = metric.compute(classifier=classifier, bias=bias, measures="all", ignore_index=-100)
+    assert "a second look at the features" in result["left_out"]["nc4"]
+    assert_same_result(result, expected_result(samples, batches=None))
+
+
+def test_streamed_labels_are_judged_like_kept_ones(load, samples):
+    features, labels, classifier, _ = samples
+    for keep in (1, 0):
+        metric = load(keep_features_mib=keep)
+        metric.add_batch(predictions=features, references=labels)
+        metric.add_batch(predictions=features[:3], references=[0, -100, 6])
+        with pytest.raises(ValueError, match=r"got -100 at position 66 .*ignore_index=-100"):
+            metric.compute(classifier=classifier)
+        with pytest.raises(ValueError, match="labels must be in 0 … 3, got 6 at position 67"):
+            metric.compute(classifier=classifier, ignore_index=-100)
+        assert metric.compute(measures="nc1", ignore_index=-100, absent="exclude")["absent_classes"] == [4, 5]
+    metric.add_batch(predictions=features, references=labels)
+    with pytest.raises(ValueError, match="ignore_index=1 came too late"):
+        metric.compute(classifier=classifier, ignore_index=1)
+
+
+def test_an_error_keeps_what_was_added_and_forgets_what_compute_was_given(load, samples):
+    features, labels, classifier, _ = samples
+    metric = load()
+    metric.add_batch(predictions=features, references=labels)
+    with pytest.raises(ValueError, match="measures must be"):
+        metric.compute(classifier=classifier, measures="nc7")
+    assert metric.compute(classifier=classifier)["num_samples"] == 65
+    with pytest.raises(ValueError, match="nc2 needs classifier"):
+        metric.compute(predictions=features, references=labels)
+    assert len(metric) == 0
+
+
+def test_the_metric_copies_what_it_keeps(load, samples):
+    features, labels, classifier, _ = samples
+    metric, reused = load(), torch.empty(13, WIDTH)
+    for batch, batch_labels in zip(features.split(13), labels.split(13), strict=True):
+        metric.add_batch(predictions=reused.copy_(batch), references=batch_labels)
+    expected = metric.compute(predictions=features[:0], references=labels[:0], classifier=classifier)
+    assert expected["nc1"] == pytest.approx(expected_result(samples)["nc1"])
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        ({"predictions": [[1.0, 2.0]]}, "both predictions .* and references"),
+        ({"predictions": [1.0, 2.0], "references": [0, 1]}, r"features must be samples × width \(N×d\), got shape"),
+        ({"predictions": [[1.0, 2.0]], "references": [0, 1]}, "labels must have one entry a sample"),
+        ({"predictions": [[1.0, 2.0]], "references": [0.5]}, "labels must be integers"),
+        ({"predictions": [[1.0, np.nan]], "references": [0]}, "1 NaN and 0 infinite .* first in sample 0, feature 1"),
+        ({"predictions": [[1.0]], "references": [0]}, "features must keep their width 2, got 1"),
+    ],
+)
+def test_bad_batches_are_refused_when_they_are_added(load, batch, message):
+    metric = load()
+    metric.add_batch(predictions=[[0.0, 1.0]], references=[1])
+    with pytest.raises(ValueError, match=message):
+        metric.add_batch(**batch)
+    assert len(metric) == 1
+
+
+def test_nothing_added_is_an_error(load):
+    with pytest.raises(ValueError, match="there are no samples"):
+        load().compute()
+
+
+def test_test_samples_are_measured_about_training_means(load, samples):
+    features, labels, classifier, bias = samples
+    metric = load()
+    metric.add_batch(predictions=features[:40], references=labels[:40])
+    training_statistics = metric.statistics(num_classes=4)
+    result = metric.compute(
+        predictions=features[40:],
+        references=labels[40:],
+        classifier=classifier,
+        bias=bias,
+        training_statistics=training_statistics,
+        measures="all",
+    )
+    training, test = ClassStatistics(4), ClassStatistics(4, second_moment=True)
+    training.update(features[:40], labels[:40])
+    test.update(features[40:], labels[40:])
+    expected = measures.compute(
+        test,
+        classifier=classifier,
+        bias=bias,
+        measures="all",
+        training_statistics=training,
+        batches=[(features[40:], labels[40:])],
+    )
+    assert_same_result(result, expected)
+
+
+def test_it_combines_with_other_metrics(load, samples):
+    features, labels, classifier, _ = samples
+    combined = evaluate.combine([load(), load()])
+    combined.add_batch(predictions=features, references=labels)
+    result = combined.compute(classifier=classifier)
+    assert result["neural_collapse_0_nc1"] == result["neural_collapse_1_nc1"]
+
+
+def compute_in_process(process_id, samples, folder, keep, results):
+    torch.set_num_threads(1)
+    features, labels, classifier, bias = samples
+    options = {"num_process": 2, "process_id": process_id, "experiment_id": "shared", "cache_dir": folder}
+    metric = evaluate.load(str(METRIC_FILE), keep_features_mib=keep, **options)
+    part = slice(0, 41) if process_id == 0 else slice(41, None)
+    for _ in range(3):
+        metric.add_batch(predictions=features[part], references=labels[part])
+        results.put((process_id, metric.compute(classifier=classifier, bias=bias, measures="all")))
+
+
+@pytest.mark.parametrize("keep", [1, 0])
+def test_two_processes_give_the_single_process_values_again_and_again(samples, tmp_path, keep):
+    # What a run that crashed may have left: a request that nobody waits for.
+    folder = tmp_path / "neural_collapse" / "default"
+    folder.mkdir(parents=True)
+    torch.save({"token": "stale"}, folder / "shared-2-request")
+    context = torch.multiprocessing.get_context("fork")
+    results = context.SimpleQueue()
+    arguments = (samples, str(tmp_path), keep, results)
+    torch.multiprocessing.start_processes(compute_in_process, arguments, nprocs=2, start_method="fork")
+    received = [results.get() for _ in range(6)]
+    assert [result for process_id, result in received if process_id == 1] == [None] * 3
+    for result in (result for process_id, result in received if process_id == 0):
+        assert_same_result(result, expected_result(samples, **({} if keep else {"batches": None})))
+    assert list(folder.iterdir()) == []
+
+
+def test_a_process_that_waits_in_vain_says_for_whom(samples, tmp_path, load):
+    features, labels, classifier, _ = samples
+    for process_id, message in ((0, "1 of 2 processes did not call compute"), (1, "process 0 did not call compute")):
+        metric = load(num_process=2, process_id=process_id, timeout=0.1, cache_dir=str(tmp_path))
+        metric.add_batch(predictions=features, references=labels)
+        with pytest.raises(ValueError, match=message):
+            metric.compute(classifier=classifier)
+        assert len(metric) == 65
+
+
+def test_buffers_of_processes_merge_whether_kept_or_streamed(samples):
+    from hf_ncollapse.neural_collapse.sample_buffer import SampleBuffer
+
+    features, labels, _, _ = samples
+    for limits in ((10**9, 0), (0, 10**9), (0, 0)):
+        merged = SampleBuffer(10**9)
+        for limit, part in zip(limits, (slice(0, 41), slice(41, None)), strict=True):
+            buffer = SampleBuffer(limit)
+            buffer.add(features[part], labels[part])
+            merged.merge(SampleBuffer.from_state_dict(buffer.state_dict()))
+        statistics, batches = merged.summarize(4, second_moment=True, directions=True, ignore_index=None)
+        assert batches is None
+        assert measures.nc1(statistics) == pytest.approx(expected_result(samples)["nc1"], rel=1e-9)
+        assert len(merged) == 65
+
+
+def test_it_reads_well(load):
+    metric = load()
+    assert set(metric.features) == {"predictions", "references"}
+    assert "predictions: features, N×d" in metric.inputs_description
+    for name in measures.MEASURES:
+        assert name in metric.inputs_description
+    assert "classifier: W, K×d" in metric.compute.__doc__
