@@ -93,7 +93,7 @@ class AttentionBranch(nn.Module):
         return heads if self.output_projection is None else self.output_projection(heads)
 
     def halve(self) -> None:
-        """Make the branch half of itself along the value path; W_Q and W_K, inside the softmax, stay."""
+        """Halve the branch along its value path; W_Q and W_K, inside the softmax, stay as they are."""
         if self.output_projection is None:
             self.attention.value.weight.mul_(0.5)
         else:
@@ -118,9 +118,22 @@ class CollapseTransformerBlock(GradientCheckpointingLayer):
         return self.mlp(self.attention(hidden_states, attention_mask=attention_mask, **kwargs))
 
     def halve(self) -> None:
-        """Halve the block's step, for depth continuation."""
+        """Halve the block's step, for depth continuation, so that two such blocks have no larger penalty than one had.
+
+        W_Q and W_K cannot be halved inside the softmax. Both blocks keep them, shrunk by the factor in [√½, 1] at
+        which the penalty does not rise. For L-T11 it is 1 when they weigh no more than half of the block's other
+        weights, so in the theory's regime, where the penalty drives them to 0.
+        """
+        selection = self.attention.branch.attention
+        query_and_key = (selection.query.weight, selection.key.weight)
+        half_penalty = sum(p.square().sum() for p in self.parameters()) / 2
         self.attention.branch.halve()
         self.mlp.branch.halve()
+        selecting = sum(weight.square().sum() for weight in query_and_key)
+        value_path = sum(p.square().sum() for p in self.parameters()) - selecting
+        factor = ((half_penalty - value_path) / selecting).clamp(0.5, 1).sqrt() if selecting > 0 else 1
+        for weight in query_and_key:
+            weight.mul_(factor)
 
 
 class CollapsePatchEmbeddings(nn.Module):

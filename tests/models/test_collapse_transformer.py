@@ -1,5 +1,6 @@
 """The transformers L-T11 ... L-T22: their function, their objective, and how they behave as Hugging Face models."""
 
+import copy
 import itertools
 import math
 
@@ -340,3 +341,70 @@ def test_an_image_of_another_size_or_channel_count_is_an_error():
     for shape in ((2, 1, 6, 4), (2, 3, 4, 6), (1, 4, 6)):
         with pytest.raises(ValueError, match="pixel_values has shape"):
             model(torch.zeros(shape))
+
+
+# Depth continuation
+
+
+def penalty(model):
+    return sum(parameter.square().sum() for parameter in model.parameters()).item()
+
+
+def body_penalty(model):
+    return sum(parameter.square().sum() for parameter in model.network.layers.parameters()).item()
+
+
+@pytest.mark.parametrize(("attention", "mlp", "placement", "scale"), VARIANTS)
+def test_a_deepened_network_has_no_larger_penalty_and_nearly_the_same_function(attention, mlp, placement, scale):
+    torch.manual_seed(0)
+    model = text_classifier(
+        attention_linear_layers=attention, mlp_linear_layers=mlp, norm_placement=placement, norm_scale=scale
+    ).double()
+    input_ids = torch.randint(20, (5, 8))
+    changes = []
+    for step in (1e-2, 1e-3):
+        small = copy.deepcopy(model)
+        with torch.no_grad():
+            for name, parameter in small.network.layers.named_parameters():
+                # A branch is linear in its last layer; attention is nearly uniform for small queries and keys.
+                if "output_projection" in name or (attention == 1 and "value" in name):
+                    parameter.mul_(step)
+                if "query" in name or "key" in name:
+                    parameter.mul_(math.sqrt(step))
+        deeper = small.deepen(4)
+        assert penalty(deeper) <= penalty(small) * (1 + 1e-12)
+        changes.append((deeper(input_ids).features - small(input_ids).features).norm().item())
+
+    for depth in (2, 3):
+        assert penalty(model.deepen(depth)) <= penalty(model) * (1 + 1e-12)
+    # Second order in the step: at a tenth of it, a hundredth of the change.
+    assert changes[1] < changes[0] / 50
+
+
+def test_splitting_every_block_of_t11_halves_the_bodys_penalty_when_attention_is_uniform_and_of_t22_keeps_it():
+    torch.manual_seed(0)
+    for linear_layers, factor in ((1, 0.5), (2, 1.0)):
+        model = image_classifier(attention_linear_layers=linear_layers, mlp_linear_layers=linear_layers)
+        with torch.no_grad():
+            for layer in model.network.layers:
+                layer.attention.branch.attention.query.weight.zero_()
+                layer.attention.branch.attention.key.weight.zero_()
+        assert body_penalty(model.deepen(4)) == pytest.approx(factor * body_penalty(model), rel=1e-6)
+
+
+def test_light_query_and_key_are_kept_and_heavy_ones_shrink_as_far_as_the_penalty_needs():
+    torch.manual_seed(0)
+    for weight, expected in ((0.01, 1.0), (3.0, None)):
+        model = image_classifier()
+        with torch.no_grad():
+            for layer in model.network.layers:
+                layer.attention.branch.attention.query.weight.fill_(weight)
+                layer.attention.branch.attention.key.weight.fill_(weight)
+        deeper = model.deepen(4)
+        factor = deeper.network.layers[0].attention.branch.attention.query.weight[0, 0].item() / weight
+        if expected is None:
+            assert math.sqrt(0.5) < factor < 1
+            assert penalty(deeper) == pytest.approx(penalty(model), rel=1e-6)
+        else:
+            assert factor == pytest.approx(expected)
+            assert penalty(deeper) < penalty(model)
