@@ -29,6 +29,7 @@ $(BIN)/python:
 
 $(VENV)/.data: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[data]"
+	$(BIN)/hf-ncollapse install-metric
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.data

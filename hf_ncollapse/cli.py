@@ -8,8 +8,28 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser; a command registers `run`, a function of the parsed arguments that returns the exit code."""
     parser = argparse.ArgumentParser(prog="hf-ncollapse", description="Measure, certify and publish neural collapse.")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    _add_install_metric(commands)
     return parser
+
+
+def _add_install_metric(commands) -> None:
+    command = commands.add_parser(
+        "install-metric", help='make evaluate.load("neural_collapse") work from any folder, offline too'
+    )
+    command.add_argument("--uninstall", action="store_true", help="remove what was installed")
+    command.set_defaults(run=_run_install_metric)
+
+
+def _run_install_metric(options: argparse.Namespace) -> int:
+    from hf_ncollapse.hub.metric import install_metric, uninstall_metric
+
+    if not options.uninstall:
+        print(f'evaluate.load("neural_collapse") now loads {install_metric()}')
+        return 0
+    removed = uninstall_metric()
+    print("\n".join(f"removed {folder}" for folder in removed) or "nothing was installed")
+    return 0
 
 
 def main(arguments: list[str] | None = None) -> int:
