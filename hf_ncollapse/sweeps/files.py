@@ -4,8 +4,10 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import pandas as pd
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -43,3 +45,24 @@ def read_json(path: Path) -> dict:
     if not isinstance(content, dict):
         raise ValueError(f"{path} is damaged (it holds no JSON object); delete it to make it anew")
     return content
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a CSV file atomically."""
+    write_atomically(path, lambda temporary: table.to_csv(temporary, index=False))
+
+
+def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Read a CSV file that has these columns among others, with every digit that was written.
+
+    Raises:
+        ValueError: if the file is damaged; the message names it.
+    """
+    try:
+        table = pd.read_csv(path, float_precision="round_trip")
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({str(error).strip()}); delete it to make it anew") from None
+    missing = [name for name in columns if name not in table]
+    if missing:
+        raise ValueError(f"{path} is damaged (it has no column {', '.join(missing)}); delete it to make it anew")
+    return table

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .files import read_json, write_atomically
+from .files import read_json, read_table, write_atomically, write_table
 
 COLUMNS = (
     "sweep", "architecture", "norm_placement", "norm_scale", "dataset", "loss", "depth", "seed", "l2_coefficient",
@@ -32,7 +32,7 @@ def results_table(rows: Iterable[dict[str, object]]) -> pd.DataFrame:
 
 def write_results(folder: Path, results: pd.DataFrame) -> None:
     """Write `results.csv` and `results.parquet` into the sweep's folder."""
-    write_atomically(folder / "results.csv", lambda path: results.to_csv(path, index=False))
+    write_table(folder / "results.csv", results)
     write_atomically(folder / "results.parquet", lambda path: results.to_parquet(path, index=False))
 
 
@@ -41,8 +41,14 @@ def read_results(folder: Path) -> pd.DataFrame:
 
     Raises:
         FileNotFoundError: if the sweep has no table yet.
+        ValueError: if the table is damaged; the message names it.
     """
     path = folder / "results.csv"
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; a sweep writes it when its first run finishes")
-    return pd.read_csv(path, float_precision="round_trip")
+    results = read_table(path, COLUMNS)
+    numbers = results.drop(columns=["sweep", "architecture", "norm_placement", "norm_scale", "dataset", "loss"])
+    whole = results[["depth", "seed", "steps"]].apply(pd.to_numeric, errors="coerce")
+    if len(numbers.select_dtypes("number").columns) < len(COLUMNS) - 6 or (whole % 1 != 0).any(axis=None):
+        raise ValueError(f"{path} is damaged (numbers are missing or are not numbers); delete it to make it anew")
+    return results

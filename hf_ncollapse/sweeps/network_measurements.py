@@ -1,0 +1,186 @@
+"""What the finished networks of a sweep do with their training data: collapse by layer, and the classes' geometry."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ..neural_collapse import measures
+from ..neural_collapse.class_statistics import ClassStatistics
+from ..theory import simplex_etf
+from ..training.data import ClassificationData, DataArguments, load_classification_data
+from .architectures import architecture_named
+from .files import read_json, read_table, write_table
+
+LAYER_COLUMNS = ("depth", "seed", "layer", "nc1")
+GEOMETRY_COLUMNS = ("depth", "seed", "kind", "label", "label_name", "x", "y")
+_BATCH_SIZE = 256
+# Features shown of a network, over all classes, and of one class at least.
+_SHOWN_FEATURES, _SHOWN_PER_CLASS = 400, 4
+
+
+@dataclass(frozen=True)
+class NetworkMeasurements:
+    """Two tables about a sweep's networks.
+
+    Args:
+        layers: NC1 of LN(h_l), pooled over tokens, on the training data: one row for each depth, seed and layer, from
+            0, the embedding, to L, whose value is the features' own NC1.
+        geometry: the features of some training samples, the class means and the classifier's rows in the plane of
+            [`etf_plane`], `kind` "feature", "class_mean" or "classifier"; the first seed's networks.
+    """
+
+    layers: pd.DataFrame
+    geometry: pd.DataFrame
+
+
+def measure_networks(
+    folder: Path, results: pd.DataFrame, data: ClassificationData | None = None
+) -> NetworkMeasurements:
+    """Measure every finished network that was not measured before, and keep the numbers beside the sweep's table.
+
+    `layers.csv` and `geometry.csv` hold what was measured, so that figures are drawn without weights or data too.
+
+    Args:
+        folder: the sweep's folder.
+        results: its table.
+        data: the sweep's data; loaded by `sweep.json` when a network is to be measured and this is None.
+
+    Raises:
+        ValueError: if a file is damaged; the message names it.
+        OSError, ImportError: if the data cannot be loaded.
+    """
+    kept = {
+        name: read_table(folder / name, columns) if (folder / name).is_file() else pd.DataFrame(columns=list(columns))
+        for name, columns in (("layers.csv", LAYER_COLUMNS), ("geometry.csv", GEOMETRY_COLUMNS))
+    }
+    layers, geometry = [kept["layers.csv"]], [kept["geometry.csv"]]
+    known = set(zip(kept["layers.csv"]["depth"], kept["layers.csv"]["seed"], strict=True))
+    first_seed = results["seed"].min()
+    for row in results.sort_values(["depth", "seed"]).itertuples():
+        run_folder = folder / f"depth-{row.depth}" / f"seed-{row.seed}"
+        if (row.depth, row.seed) in known or not (run_folder / "model.safetensors").is_file():
+            continue
+        if data is None:
+            data = load_classification_data(DataArguments(**read_json(folder / "sweep.json")["data"]))
+        model_class = architecture_named(row.architecture).classifier_classes[data.modality]
+        model = model_class.from_pretrained(run_folder, dtype=torch.float32)
+        nc1, shown = measure_network(model, data)
+        layers.append(_rows(row, layer=range(len(nc1)), nc1=nc1))
+        if row.seed == first_seed:
+            geometry.append(_rows(row, **shown))
+    tables = {}
+    for name, parts in (("layers.csv", layers), ("geometry.csv", geometry)):
+        tables[name] = parts[0]
+        if len(parts) > 1:
+            filled = [part for part in parts if len(part)]
+            tables[name] = pd.concat(filled).sort_values(["depth", "seed"], kind="stable", ignore_index=True)
+            write_table(folder / name, tables[name])
+    return NetworkMeasurements(tables["layers.csv"], tables["geometry.csv"])
+
+
+def measure_network(model, data: ClassificationData) -> tuple[list[float], dict[str, object]]:
+    """Pass the training data through one network.
+
+    Args:
+        model: a classifier of the package.
+        data: what it was trained on.
+
+    Returns:
+        NC1 after the embedding and after every block (L + 1 values; NaN where the classes' means are equal, as at a
+        class token before the first block), and the columns `kind`, `label`, `label_name`, `x` and `y` of its
+        geometry.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = model.to(device).eval()
+    network = model.base_model
+    labels = data.train.labels
+    num_classes = len(data.label_names)
+    statistics = [ClassStatistics(num_classes, directions=False) for _ in range(model.config.num_hidden_layers + 1)]
+    is_shown = torch.zeros(len(labels), dtype=torch.bool)
+    for label in range(num_classes):
+        members = (labels == label).nonzero()[: max(_SHOWN_PER_CLASS, _SHOWN_FEATURES // num_classes)]
+        is_shown[members] = True
+    shown = []
+    with torch.no_grad():
+        for indices in torch.arange(len(labels)).split(_BATCH_SIZE):
+            batch = {name: value.to(device) for name, value in data.train.__getitems__(indices).items()}
+            batch_labels = batch.pop("labels")
+            output = model(**batch, output_hidden_states=True)
+            for layer, states in enumerate(output.hidden_states):
+                if states.dim() == 3:
+                    states = network._pool(states, batch.get("attention_mask"))
+                statistics[layer].update(network.norm(states), batch_labels)
+            shown.append(output.features[is_shown[indices].to(device)].double().cpu())
+    nc1 = [_nc1_or_nan(layer) for layer in statistics]
+    means = statistics[-1].class_means.cpu().numpy()
+    classifier = model.classifier.weight.detach().double().cpu().numpy()
+    return nc1, _geometry(torch.cat(shown).numpy(), labels[is_shown].numpy(), means, classifier, data.label_names)
+
+
+def etf_plane(classifier: np.ndarray, residuals: np.ndarray) -> np.ndarray:
+    """Return the plane in which the simplex ETF nearest to the classifier is a regular K-gon.
+
+    The nearest ETF is the orthogonal Procrustes solution. Seen from this plane, the vector of class k is at angle
+    2πk/K on the unit circle, so that all K classes show at once and a collapsed feature sits at its class's corner.
+    It is an orthogonal projection up to one factor. Two classes have a line only: the second direction is then that
+    of the residuals' largest variance.
+
+    Args:
+        classifier: W, of shape (K, d).
+        residuals: features minus their class's mean, of shape (n, d); used for K = 2.
+
+    Returns:
+        Two directions, of shape (d, 2): multiply centred vectors by it.
+    """
+    num_classes = len(classifier)
+    frame = simplex_etf(num_classes)
+    left, _, right = np.linalg.svd(frame.T @ classifier, full_matrices=False)
+    aligned = frame @ left @ right
+    angles = 2 * np.pi * np.arange(num_classes) / num_classes
+    corners = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    plane = (num_classes - 1) / num_classes * aligned.T @ corners
+    if num_classes == 2:
+        direction = plane[:, 0]
+        across = residuals - np.outer(residuals @ direction, direction) / (direction @ direction)
+        plane[:, 1] = np.linalg.svd(across, full_matrices=False)[2][0] * np.linalg.norm(direction)
+    return plane
+
+
+def _geometry(features, labels, means, classifier, label_names) -> dict[str, object]:
+    """Features and means about the global mean, in units of the means' mean norm; W in units of its rows'."""
+    plane = etf_plane(classifier, features - means[labels])
+    centre = means.mean(axis=0)
+    radius = np.linalg.norm(means - centre, axis=1).mean()
+    classes = np.arange(len(means))
+    points = {
+        "feature": ((features - centre) / radius, labels),
+        "class_mean": ((means - centre) / radius, classes),
+        "classifier": (classifier / np.linalg.norm(classifier, axis=1).mean(), classes),
+    }
+    projected = np.concatenate([vectors @ plane for vectors, _ in points.values()]).round(5)
+    every_label = np.concatenate([of for _, of in points.values()])
+    return {
+        "kind": np.repeat(list(points), [len(of) for _, of in points.values()]),
+        "label": every_label,
+        "label_name": [label_names[label] for label in every_label],
+        "x": projected[:, 0],
+        "y": projected[:, 1],
+    }
+
+
+def _nc1_or_nan(statistics: ClassStatistics) -> float:
+    means = statistics.class_means
+    if (means - means.mean(0)).norm() <= 1e-6 * means.norm():
+        return math.nan
+    return measures.nc1(statistics)
+
+
+def _rows(run, **columns) -> pd.DataFrame:
+    frame = pd.DataFrame(columns)
+    frame.insert(0, "seed", run.seed)
+    frame.insert(0, "depth", run.depth)
+    return frame
