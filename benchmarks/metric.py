@@ -98,9 +98,10 @@ def peak_mib(function: Callable) -> float:
     return peak - start
 
 
-def report(what: str, seconds: float, floor: float, floor_name: str, limit: float, memory: float | None = None):
+def report(what: str, seconds: float, floor: float, floor_name: str, limit: float | None, memory: float | None = None):
+    bound = "" if limit is None else f" (limit {limit})"
     within = "" if memory is None else f", {memory:.0f} MiB"
-    print(f"{what:62s} {seconds:7.3f} s = {seconds / floor:5.2f} × {floor_name} (limit {limit}){within}")
+    print(f"{what:62s} {seconds:7.3f} s = {seconds / floor:5.2f} × {floor_name}{bound}{within}")
 
 
 def main():
@@ -121,7 +122,7 @@ def main():
             lambda d=(features, labels, classifier): engine(*d, "paper"),
         )
         report(f"{scale}: traces only (nc1, nc2)", traces, sums, "class sums", 2)
-        report(f"{scale}: the paper's nc1, nc2, nc3", paper, sums, "class sums", float("nan"))
+        report(f"{scale}: the paper's nc1, nc2, nc3", paper, sums, "class sums", None)
 
         if num_classes == 10:
             for names, label in ((ALL_BUT_NC4, "all but NC4"), ("paper", "the paper's")):

@@ -310,12 +310,16 @@ class ClassStatistics:
 
     def _choose_shifts(self, features: Tensor, labels: Tensor) -> None:
         """Give the classes seen for the first time the mean of their samples at hand."""
+        if self._every_class_seen:
+            return
         first_seen = self.counts.index_select(0, labels) == 0
         if first_seen.any():
             classes, positions = labels[first_seen].unique(return_inverse=True)
             sums = self._shifts.new_zeros(len(classes), self.num_features)
             sums.index_add_(0, positions, features[first_seen].double())
             self._shifts[classes] = sums / positions.bincount().unsqueeze(1)
+        else:
+            self._every_class_seen = bool((self.counts > 0).all())
 
     def _sum_names(self) -> list[str]:
         optional = ["_directions"] * self.has_directions + ["_second_moment"] * self.has_second_moment
@@ -340,6 +344,7 @@ class ClassStatistics:
         if self._device is None:
             self._device = torch.device("cpu") if device.type == "mps" else device
         self.num_features = num_features
+        self._every_class_seen = False
         of_class, by_feature = (self.num_classes,), (self.num_classes, num_features)
         self.counts = torch.zeros(of_class, dtype=torch.int64, device=self._device)
         self._shifts = torch.zeros(by_feature, dtype=torch.float64, device=self._device)
@@ -447,6 +452,11 @@ def check_batch(features: Tensor, labels: Tensor) -> None:
 
 def check_labels(labels: Tensor, num_classes: int, ignore_index: int | None = None) -> None:
     """Raise a `ValueError` that names the first label that is neither in 0 … K − 1 nor ignored, and its position."""
+    if len(labels) == 0:
+        return
+    smallest, largest = labels.aminmax()
+    if smallest >= 0 and largest < num_classes:
+        return
     bad = (labels < 0) | (labels >= num_classes)
     if ignore_index is not None:
         bad &= labels != ignore_index

@@ -242,8 +242,7 @@ def gnc2_excess(statistics: Statistics, *, weighting: str = "class") -> float:
         >>> abs(round(gnc2_excess(statistics), 6))
         0.0
     """
-    num_classes = statistics.num_classes
-    return gnc2(statistics, weighting=weighting) + 0.5 * math.log(2 * num_classes / (num_classes - 1))
+    return gnc2(statistics, weighting=weighting) - _gnc2_of_etf(statistics.num_classes)
 
 
 # --- NC3: features and classifier align ----------------------------------------------------------------------------
@@ -466,6 +465,8 @@ def compute(
         chosen = {key: value for key, value in (arguments | {"bias": bias}).items() if key in taken}
         if name == "nc1_pinv":
             values[name], values["nc1_pinv_rank"] = nc1_pinv(**chosen, return_rank=True)
+        elif name == "gnc2_excess" and "gnc2" in values:
+            values[name] = values["gnc2"] - _gnc2_of_etf(statistics.num_classes)
         else:
             values[name] = function(**chosen)
     return (
@@ -633,9 +634,15 @@ def _distance_to_frame(left: Tensor, right: Tensor, *, centred: bool = True) -> 
         gram.diagonal().sub_(1 / math.sqrt(rank))
         return float(torch.linalg.matrix_norm(gram))
     # More classes than dimensions: no K×K matrix. The distance is then far from 0, and 2 − 2⟨G/‖G‖, T⟩ loses nothing.
-    norm = ((left.T @ left) * (right.T @ right)).sum().sqrt()
+    left_moment = left.T @ left
+    right_moment = left_moment if right is left else right.T @ right
+    norm = (left_moment * right_moment).sum().sqrt()
     inner_product = (left * right).sum() - shift * (left.sum(0) @ right.sum(0))
     return float((2 - 2 * inner_product / (norm * math.sqrt(rank))).clamp(min=0).sqrt())
+
+
+def _gnc2_of_etf(num_classes: int) -> float:
+    return -0.5 * math.log(2 * num_classes / (num_classes - 1))
 
 
 def _equinorm(vectors: Tensor) -> float:
@@ -665,7 +672,7 @@ def _mean_over_pairs(num_classes: int, pair_values: Callable[[slice, slice], Ten
 def _squared_distances(left: Tensor, right: Tensor) -> Tensor:
     """‖l_i − r_j‖², by a gemm unless a pair is so close that it would cancel."""
     sizes = left.square().sum(1).unsqueeze(1) + right.square().sum(1)
-    squared = sizes - 2 * left @ right.T
+    squared = torch.addmm(sizes, left, right.T, alpha=-2)
     close = squared < 1e-6 * sizes
     if left is right or left.data_ptr() == right.data_ptr():
         close.fill_diagonal_(False)
