@@ -1,0 +1,36 @@
+"""Several sweeps in one figure."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from .style import SWEEPS, depth_axis, legend_above, log_axis, new_figure, plot_over_depth
+
+
+def comparison_figure(sweeps: Mapping[str, pd.DataFrame]) -> Figure:
+    """Gap, NC1 and NC2 of several sweeps against depth, for example from scratch and by continuation.
+
+    Args:
+        sweeps: results tables by the name that the legend shows; at most six.
+
+    Raises:
+        ValueError: if there are fewer than two sweeps or more than six.
+    """
+    if not 2 <= len(sweeps) <= len(SWEEPS):
+        raise ValueError(f"sweeps has {len(sweeps)} tables; a comparison takes 2 to {len(SWEEPS)}")
+    together = pd.concat(sweeps.values())
+    panels = {"gap": "gap $J - J^{*}$", "nc1": "NC1", "nc2": "NC2"}
+    panels = {name: label for name, label in panels.items() if together[name].notna().any()}
+    figure, axes = new_figure(0.6 + 1.35 * len(panels), rows=len(panels), sharex=True)
+    for panel, (quantity, label) in zip(axes, panels.items(), strict=True):
+        for (name, results), (colour, marker) in zip(sweeps.items(), SWEEPS, strict=False):
+            if results[quantity].notna().any():
+                plot_over_depth(panel, results, quantity, name, colour, marker)
+        depth_axis(panel, together["depth"].unique())
+        log_axis(panel)
+        panel.set_ylabel(label)
+        panel.label_outer()
+    handles, labels = axes[-1].get_legend_handles_labels()
+    legend_above(figure, handles, labels, per_row=2)
+    return figure
