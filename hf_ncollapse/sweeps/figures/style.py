@@ -74,9 +74,7 @@ def save(figure: Figure, folder: Path, name: str) -> None:
 
 def legend_above(figure: Figure, *args, per_row: int = 5) -> None:
     """A legend over the panels, with its entries spread evenly over as few rows as hold them."""
-    count = (
-        len(args[0]) if args else len({text for axes in figure.axes for text in axes.get_legend_handles_labels()[1]})
-    )
+    labels = args[1] if args else [text for axes in figure.axes for text in axes.get_legend_handles_labels()[1]]
     rows = -(-len(labels) // per_row)
     figure.legend(*args, loc="outside upper left", ncols=-(-len(labels) // rows), columnspacing=1.0)
 
