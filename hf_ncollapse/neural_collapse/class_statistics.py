@@ -14,7 +14,7 @@ from torch import Tensor
 _SINGLE_PRECISION = (torch.float32, torch.float16, torch.bfloat16)
 _SAFE_SQUARED_NORMS = (1e-24, 1e32)
 _OF_CLASSES = {"counts", "_shifts", "_sums", "_squares", "_directions"}
-_LARGEST_SQUARABLE = 1e150
+_LARGEST_SQUARABLE = 1e140
 _BLOCK_WIDTH = 128
 # Batches are worked through in pieces that stay in a processor's cache, or fill an accelerator.
 _CPU_ROWS, _ACCELERATOR_ROWS = 512, 16384
@@ -74,12 +74,13 @@ class ClassStatistics:
         features, labels = drop_ignored(features, labels, self.num_classes, ignore_index)
         if self.num_features not in (None, features.shape[1]):
             raise ValueError(f"features must keep their width {self.num_features}, got {features.shape[1]}")
-        require_finite(features)
         if len(labels) == 0:
             return
         self._allocate(features.shape[1], features.device)
         features, labels = features.to(self.device), labels.to(self.device, torch.int64)
         rows = _CPU_ROWS if self.device.type == "cpu" else _ACCELERATOR_ROWS
+        if len(features) > rows or features.dtype == torch.float64:
+            require_finite(features)
         for piece, piece_labels in zip(features.split(rows), labels.split(rows), strict=True):
             self._add(piece, piece_labels)
 
@@ -282,7 +283,7 @@ class ClassStatistics:
     # --- inside ------------------------------------------------------------------------------------------------
 
     def _add(self, features: Tensor, labels: Tensor) -> None:
-        self._choose_shifts(features, labels)
+        new_classes = self._choose_shifts(features, labels)
         # Large temporaries would be mapped and unmapped for every batch, which costs more than the arithmetic.
         if self._workspace is None or len(self._workspace) < len(features):
             self._workspace = torch.empty_like(features, dtype=torch.float64)
@@ -291,6 +292,9 @@ class ClassStatistics:
         deviations = torch.index_select(self._shifts, 0, labels, out=workspace)
         torch.sub(features, deviations, out=deviations)
         squared_norms = torch.linalg.vector_norm(deviations, dim=1).square_()
+        if not squared_norms.sum().isfinite():
+            self._shifts[new_classes] = 0
+            require_finite(features)
         self.counts.index_add_(0, labels, torch.ones_like(labels))
         self._sums.index_add_(0, labels, deviations)
         self._squares.index_add_(0, labels, squared_norms)
@@ -308,18 +312,19 @@ class ClassStatistics:
             norms = torch.linalg.vector_norm(directions, dim=1, keepdim=True)
             self._directions.index_add_(0, labels, directions.div_(norms.masked_fill_(norms == 0, 1)))
 
-    def _choose_shifts(self, features: Tensor, labels: Tensor) -> None:
-        """Give the classes seen for the first time the mean of their samples at hand."""
+    def _choose_shifts(self, features: Tensor, labels: Tensor) -> Tensor:
+        """Give the classes seen for the first time, which are returned, the mean of their samples at hand."""
         if self._every_class_seen:
-            return
+            return labels[:0]
         first_seen = self.counts.index_select(0, labels) == 0
-        if first_seen.any():
-            classes, positions = labels[first_seen].unique(return_inverse=True)
-            sums = self._shifts.new_zeros(len(classes), self.num_features)
-            sums.index_add_(0, positions, features[first_seen].double())
-            self._shifts[classes] = sums / positions.bincount().unsqueeze(1)
-        else:
+        classes, positions = labels[first_seen].unique(return_inverse=True)
+        if len(classes) == 0:
             self._every_class_seen = bool((self.counts > 0).all())
+            return classes
+        sums = self._shifts.new_zeros(len(classes), self.num_features)
+        sums.index_add_(0, positions, features[first_seen].double())
+        self._shifts[classes] = sums / positions.bincount().unsqueeze(1)
+        return classes
 
     def _sum_names(self) -> list[str]:
         optional = ["_directions"] * self.has_directions + ["_second_moment"] * self.has_second_moment

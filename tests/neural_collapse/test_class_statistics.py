@@ -113,6 +113,16 @@ def test_bad_input_is_named_and_leaves_the_state_as_it_was(features, labels, mes
     assert all(torch.equal(torch.as_tensor(after[name]), torch.as_tensor(before[name])) for name in before)
 
 
+def test_a_bad_sample_at_the_end_of_a_large_batch_leaves_the_state_as_it_was():
+    features, labels = make_data(num_samples=1500)
+    statistics = ClassStatistics(NUM_CLASSES)
+    with pytest.raises(ValueError, match="first in sample 1499, feature 5"):
+        statistics.update(
+            torch.cat([features[:-1], features[-1:].index_fill(1, torch.tensor([5]), torch.inf)]), labels
+        )
+    assert statistics.num_samples == 0
+
+
 def test_ignored_samples_are_not_looked_at():
     statistics, expected = ClassStatistics(NUM_CLASSES), ClassStatistics(NUM_CLASSES)
     features = torch.tensor([[1.0, 2.0], [float("nan"), 0.0], [3.0, 4.0]])
