@@ -188,7 +188,8 @@ class CollapseTransformerPreTrainedModel(PreTrainedModel):
     """Initialisation and what transformers needs to know.
 
     Linear layers are N(0, 1/fan_in), except that a branch's last one is smaller by √L, as in the residual networks:
-    at any depth the branches together then move the stream by O(1). Embeddings are N(0, 1/d).
+    at any depth the branches together then move the stream by O(1). Embeddings are N(0, 0.02²): LN takes their scale
+    away, so starting small costs nothing but lets training turn them quickly, even of tokens that it seldom sees.
     """
 
     config: CollapseTransformerConfig
@@ -207,7 +208,7 @@ class CollapseTransformerPreTrainedModel(PreTrainedModel):
         elif isinstance(module, nn.Linear):
             initialize_linear(module)
         elif isinstance(module, nn.Embedding):
-            init.normal_(module.weight, mean=0.0, std=1 / math.sqrt(module.embedding_dim))
+            init.normal_(module.weight, mean=0.0, std=0.02)
 
 
 class CollapseTransformerModel(CollapseTransformerPreTrainedModel):
