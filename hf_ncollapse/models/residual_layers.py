@@ -125,6 +125,9 @@ class BlockSplittingMixin:
         penalty as it is: this is why the theory needs λ to fall with depth there (arXiv:2505.15239, theorem 4.6).
         Training each depth from the split of the one before follows the theorem where training from scratch is stuck.
 
+        A normalised embedding is multiplied by L/L', which LN undoes. Its penalty, which the function does not need,
+        would otherwise shrink only as fast as training lets it.
+
         Args:
             num_hidden_layers: the new depth, from L to 2L; the blocks of largest norm are split.
 
@@ -141,6 +144,10 @@ class BlockSplittingMixin:
         blocks = f"{self.base_model_prefix}.layers."
         state = {name: value for name, value in self.state_dict().items() if not name.startswith(blocks)}
         deeper.load_state_dict(state, strict=False)
+        if config.normalize_embeddings:
+            with torch.no_grad():
+                for parameter in deeper.base_model.embeddings.parameters():
+                    parameter.mul_(len(layers) / num_hidden_layers)
         new_layers = iter(deeper.base_model.layers)
         with torch.no_grad():
             for layer, split in zip(layers, splits, strict=True):

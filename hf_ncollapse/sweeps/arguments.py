@@ -31,8 +31,8 @@ class SweepArguments:
         depths: numbers of blocks, in increasing order.
         seeds: one run for each depth and seed; a seed sets the initial weights and the order of the batches.
         initialization: "scratch", or "continuation" to start each depth from the split of the depth before it.
-        learning_rate_in_depth: "constant", "inverse" for learning_rate · L0/L with L0 the shallowest depth, or
-            "inverse_sqrt" for learning_rate · √(L0/L).
+        learning_rate_depth_exponent: p of the law learning_rate · (L0/L)^p for depth L, with L0 the shallowest depth;
+            a continuation needs about 1.5, training from scratch 0.
         shallowest_max_steps: steps of the shallowest depth in a continuation, which has no parent to start from;
             max_steps by default.
     """
@@ -42,7 +42,7 @@ class SweepArguments:
     depths: list[int]
     seeds: list[int] = field(default_factory=lambda: [0])
     initialization: Literal["scratch", "continuation"] = "scratch"
-    learning_rate_in_depth: Literal["constant", "inverse", "inverse_sqrt"] = "constant"
+    learning_rate_depth_exponent: float = 0.0
     shallowest_max_steps: int | None = None
 
     def __post_init__(self):

@@ -1,6 +1,5 @@
 """From a recipe to the runs of its sweep."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +53,6 @@ def plan_runs(recipe: Recipe, learning_rate: float, max_steps: int) -> list[Run]
         max_steps: optimiser steps of a run, −1 where the recipe counts epochs.
     """
     sweep = recipe.sweep
-    exponent = {"constant": 0.0, "inverse_sqrt": 0.5, "inverse": 1.0}[sweep.learning_rate_in_depth]
     runs = []
     for seed in sweep.seeds:
         parent = None
@@ -65,7 +63,7 @@ def plan_runs(recipe: Recipe, learning_rate: float, max_steps: int) -> list[Run]
                 seed=seed,
                 folder=recipe.folder / f"depth-{depth}" / f"seed-{seed}",
                 parent=parent,
-                learning_rate=learning_rate * math.pow(sweep.depths[0] / depth, exponent),
+                learning_rate=learning_rate * (sweep.depths[0] / depth) ** sweep.learning_rate_depth_exponent,
                 max_steps=sweep.shallowest_max_steps if is_shallowest and sweep.shallowest_max_steps else max_steps,
             )
             runs.append(run)
