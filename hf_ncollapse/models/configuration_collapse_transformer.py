@@ -26,6 +26,7 @@ class CollapseTransformerConfig(CollapseConfig):
         patch_size: side of a square patch in pixels; divides the image's sides.
         vocab_size: number of tokens; None for images.
         max_position_embeddings: largest number of tokens of a text; what is beyond is not read.
+        pad_token_id: the tokenizer's, for tools that pad; the network reads the attention mask instead.
         **kwargs: the objective and the stream, see [`CollapseConfig`], and transformers' own.
 
     Example:
@@ -48,6 +49,7 @@ class CollapseTransformerConfig(CollapseConfig):
     patch_size: int = 7
     vocab_size: int | None = None
     max_position_embeddings: int = 256
+    pad_token_id: int | None = None
 
     @property
     def architecture_name(self) -> str:

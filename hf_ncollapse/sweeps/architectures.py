@@ -91,6 +91,10 @@ def build_model(name: str, config: CollapseConfig, data: ClassificationData):
 def _input_fields(data: ClassificationData) -> dict[str, object]:
     """What the config must know of the inputs."""
     if data.modality == "text":
-        return {"vocab_size": len(data.processor), "max_position_embeddings": data.processor.model_max_length}
+        return {
+            "vocab_size": len(data.processor),
+            "max_position_embeddings": data.processor.model_max_length,
+            "pad_token_id": data.processor.pad_token_id,
+        }
     _, channels, height, width = data.train.tensors["pixel_values"].shape
     return {"image_size": height if height == width else [height, width], "num_channels": channels}
