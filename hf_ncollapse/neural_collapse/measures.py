@@ -260,7 +260,8 @@ def nc3(statistics: Statistics, classifier: Tensor) -> float:
         0.5
     """
     directions = torch.nn.functional.normalize(_as_classifier(classifier, statistics), eps=0).nan_to_num_(nan=0)
-    return float(1 - torch.linalg.vecdot(statistics.direction_sums, directions).sum() / statistics.num_samples)
+    mean_cosine = torch.linalg.vecdot(statistics.direction_sums, directions).sum() / statistics.num_samples
+    return float((1 - mean_cosine).clamp(min=0))  # at exact collapse rounding would leave −4e-16
 
 
 def nc3_self_duality(statistics: Statistics, classifier: Tensor, *, weighting: str = "class") -> float:
