@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from pathlib import Path
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -10,6 +11,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_install_metric(commands)
+    _add_report(commands)
     return parser
 
 
@@ -29,6 +31,26 @@ def _run_install_metric(options: argparse.Namespace) -> int:
         return 0
     removed = uninstall_metric()
     print("\n".join(f"removed {folder}" for folder in removed) or "nothing was installed")
+    return 0
+
+
+def _add_report(commands) -> None:
+    command = commands.add_parser("report", help="write a sweep's figures and one self-contained HTML report")
+    command.add_argument("folder", type=Path, help="the sweep's folder, which holds results.csv")
+    command.add_argument("--output", type=Path, metavar="FILE", help="the HTML file; FOLDER/report.html by default")
+    command.add_argument(
+        "--compare", type=Path, nargs="+", default=[], metavar="FOLDER", help="other sweeps to show beside this one"
+    )
+    command.set_defaults(run=_run_report)
+
+
+def _run_report(options: argparse.Namespace) -> int:
+    from transformers.utils.logging import disable_progress_bar
+
+    from hf_ncollapse.sweeps.report import write_report
+
+    disable_progress_bar()  # of loading weights
+    print(write_report(options.folder, options.output, options.compare))
     return 0
 
 

@@ -16,9 +16,11 @@ from ..training.data import ClassificationData, load_classification_data
 from ..training.trainer import CollapseTrainer, NonFiniteLossError
 from .architectures import architecture_named, build_config, build_model
 from .arguments import Recipe
+from .environment import describe_environment
 from .files import write_json
 from .plan import Run, claim_folder, plan_runs
 from .progress import SweepProgress, results_overview
+from .report import finish_sweep
 from .results import collect_results, write_results
 
 # A Trainer checkpoint that lacks one of these was cut off while it was written.
@@ -99,7 +101,9 @@ def run_sweep(recipe: Recipe) -> SweepOutcome:
             progress.end_run(line)
     if finished and state.is_main_process:
         progress.console.print(results_overview(collect_results(recipe.folder)))
+        finish_sweep(recipe.folder)
         progress.console.print(f"results: {recipe.folder / 'results.csv'}")
+        progress.console.print(f"report:  hf-ncollapse report {recipe.folder}")
     return SweepOutcome(recipe.folder, finished, failed)
 
 
@@ -158,6 +162,7 @@ def train_run(run: Run, recipe: Recipe, data: ClassificationData, progress: Swee
         "train_samples": len(data.train),
         "test_samples": len(data.test),
         "processes": arguments.world_size,
+        "environment": describe_environment(arguments.device),
         "status": "finished",
     }
     if trainer.is_world_process_zero():

@@ -30,7 +30,7 @@ def training_figure(curves: pd.DataFrame) -> Figure:
             if len(optimum) == 1:
                 panel.axhline(optimum[0], color=INK, linestyle="--", linewidth=0.9)
                 panel.annotate(
-                    "$J^{*}$", (1, optimum[0]), xycoords=("axes fraction", "data"), xytext=(2, 0),
+                    "$J^{*}$", (1, optimum[0]), xycoords=("axes fraction", "data"), xytext=(4, 0),
                     textcoords="offset points", va="center", annotation_clip=False,
                 )  # fmt: skip
         log_axis(panel)
