@@ -125,7 +125,7 @@ def write_report(folder: Path, output: Path | None = None, compare: Sequence[Pat
 
 
 def recipe_yaml(configuration: dict[str, dict[str, object]]) -> str:
-    """Turn a `sweep.json` back into a recipe that trains the same sweep: its settings, and some defaults to be read."""
+    """Turn a `sweep.json` back into a recipe of the same sweep: its settings, and some defaults to be read."""
     data = {name: value for name, value in configuration["data"].items() if value != _default(DataArguments, name)}
     defaults = {name: _default(CollapseTrainingArguments, name) for name in _DEFAULTS_SAID}
     settings = {**configuration["sweep"], **configuration["model"], **data, **defaults, **configuration["training"]}
