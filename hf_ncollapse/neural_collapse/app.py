@@ -79,10 +79,10 @@ def build() -> gr.Blocks:
                     datatype="str",
                     interactive=False,
                     wrap=True,
+                    max_height=900,
                     column_widths=["30%", "15%", "55%"],
                 )
-        for slider in inputs:
-            slider.change(measure, inputs, table, show_progress="hidden")
+        gr.on([slider.change for slider in inputs], measure, inputs, table, show_progress="hidden")
         with gr.Accordion("The metric card", open=False):
             gr.Markdown(card(), latex_delimiters=[])
     return page
