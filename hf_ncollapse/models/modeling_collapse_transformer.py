@@ -197,8 +197,6 @@ class CollapseTransformerPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _no_split_modules = ["CollapseTransformerBlock"]
     _supports_sdpa = True
-    _supports_flash_attn = True
-    _supports_flex_attn = True
     _supports_attention_backend = True
     _can_record_outputs = {"hidden_states": CollapseTransformerBlock, "attentions": CollapseSelfAttention}
 
