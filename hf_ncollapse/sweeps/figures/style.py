@@ -80,8 +80,8 @@ def legend_above(figure: Figure, *args, per_row: int = 5) -> None:
 
 
 def depth_colours(depths: Sequence[int]) -> dict[int, tuple]:
-    """From yellow-green, shallow, to violet, deep; both stand out on white and on black."""
-    shades = np.linspace(0.82, 0.12, len(depths)) if len(depths) > 1 else [0.45]
+    """From green, shallow, to blue, deep; all stand out on white and on black."""
+    shades = np.linspace(0.86, 0.3, len(depths)) if len(depths) > 1 else [0.5]
     return {depth: colormaps["viridis"](shade) for depth, shade in zip(depths, shades, strict=True)}
 
 
