@@ -2,6 +2,7 @@
 
 evaluate looks for a bare name on the Hub and then in its own module cache, under the name of a canonical metric.
 Placing the metric's files there is what evaluate itself would do after a download, so nothing has to be patched.
+Only `HF_EVALUATE_OFFLINE=1` spares it the look on the Hub: evaluate's own downloads do not know `HF_HUB_OFFLINE`.
 """
 
 import hashlib

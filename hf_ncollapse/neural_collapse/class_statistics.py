@@ -81,8 +81,8 @@ class ClassStatistics:
         rows = _CPU_ROWS if self.device.type == "cpu" else _ACCELERATOR_ROWS
         if len(features) > rows or features.dtype == torch.float64:
             require_finite(features)
-        for piece, piece_labels in zip(features.split(rows), labels.split(rows), strict=True):
-            self._add(piece, piece_labels)
+        for start in range(0, len(labels), rows):
+            self._add(features[start : start + rows], labels[start : start + rows])
 
     # --- what comes out ----------------------------------------------------------------------------------------
 
@@ -459,7 +459,7 @@ def check_labels(labels: Tensor, num_classes: int, ignore_index: int | None = No
     """Raise a `ValueError` that names the first label that is neither in 0 … K − 1 nor ignored, and its position."""
     if len(labels) == 0:
         return
-    smallest, largest = labels.aminmax()
+    smallest, largest = map(int, labels.aminmax())
     if smallest >= 0 and largest < num_classes:
         return
     bad = (labels < 0) | (labels >= num_classes)
