@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -59,8 +60,10 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         ValueError: if the file is damaged; the message names it.
     """
     try:
-        table = pd.read_csv(path, float_precision="round_trip")
-    except ValueError as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # of rows that are longer than the header
+            table = pd.read_csv(path, float_precision="round_trip", index_col=False)
+    except (ValueError, pd.errors.ParserWarning) as error:
         raise ValueError(f"{path} is damaged ({str(error).strip()}); delete it to make it anew") from None
     missing = [name for name in columns if name not in table]
     if missing:

@@ -13,6 +13,9 @@ COLUMNS = (
     "nc2", "nc3", "seconds", "regularization_embedding", "regularization_body", "regularization_classifier",
 )  # fmt: skip
 
+_TEXTS = ("sweep", "architecture", "norm_placement", "norm_scale", "dataset", "loss")
+_MAY_BE_EMPTY = ("test_accuracy", "gufm_optimum", "gap")
+
 
 def collect_results(folder: Path) -> pd.DataFrame:
     """Read the `metrics.json` of every finished run below a sweep's folder, sorted by depth and seed.
@@ -47,8 +50,8 @@ def read_results(folder: Path) -> pd.DataFrame:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; a sweep writes it when its first run finishes")
     results = read_table(path, COLUMNS)
-    numbers = results.drop(columns=["sweep", "architecture", "norm_placement", "norm_scale", "dataset", "loss"])
-    whole = results[["depth", "seed", "steps"]].apply(pd.to_numeric, errors="coerce")
-    if len(numbers.select_dtypes("number").columns) < len(COLUMNS) - 6 or (whole % 1 != 0).any(axis=None):
-        raise ValueError(f"{path} is damaged (numbers are missing or are not numbers); delete it to make it anew")
+    needed = results[[name for name in COLUMNS if name not in _MAY_BE_EMPTY]]
+    numbers = results[[name for name in COLUMNS if name not in _TEXTS]]
+    if needed.isna().any(axis=None) or len(numbers.select_dtypes("number").columns) < len(numbers.columns):
+        raise ValueError(f"{path} is damaged (cells are empty or hold no number); delete it to make it anew")
     return results

@@ -1,0 +1,140 @@
+"""The figures: what they show, how large their type is, and what they leave alone."""
+
+import math
+import shutil
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.text import Text
+from PIL import Image
+
+from hf_ncollapse.sweeps import read_results
+from hf_ncollapse.sweeps.figures import draw_comparison, draw_figures, styled
+from hf_ncollapse.sweeps.figures.comparison import comparison_figure
+from hf_ncollapse.sweeps.figures.depth import collapse_figure, gap_figure, objective_figure, penalty_figure
+from hf_ncollapse.sweeps.figures.networks import geometry_figure, layers_figure
+from hf_ncollapse.sweeps.figures.training import training_figure
+from hf_ncollapse.sweeps.network_measurements import measure_networks
+from hf_ncollapse.sweeps.training_curves import training_curves
+
+ALL = ["collapse", "gap", "objective", "penalty", "training", "layers", "geometry"]
+
+
+@pytest.fixture(scope="module")
+def tables(trained_sweep, tmp_path_factory):
+    folder = shutil.copytree(trained_sweep, tmp_path_factory.mktemp("figures") / "digits-rn1")
+    results = read_results(folder)
+    return results, training_curves(folder), measure_networks(folder, results)
+
+
+@pytest.fixture(scope="module")
+def figures(tables):
+    results, curves, networks = tables
+    with styled():
+        return {
+            "collapse": collapse_figure(results), "gap": gap_figure(results), "objective": objective_figure(results),
+            "penalty": penalty_figure(results), "training": training_figure(curves),
+            "layers": layers_figure(networks.layers), "geometry": geometry_figure(networks.geometry),
+            "comparison": comparison_figure({"one": results, "other": results}),
+        }  # fmt: skip
+
+
+def plotted(figure, label: str) -> np.ndarray:
+    """The means drawn under the legend entry that starts with `label`."""
+    for axes in figure.axes:
+        for handle, text in zip(*axes.get_legend_handles_labels(), strict=True):
+            if text.startswith(label):
+                line = handle.lines[0] if hasattr(handle, "lines") else handle
+                return np.asarray(line.get_ydata(), dtype=float)
+    raise AssertionError(f"nothing is labelled {label}")
+
+
+def test_every_figure_is_a_png_of_a_columns_width_and_an_svg(tables, tmp_path):
+    assert draw_figures(tmp_path, *tables) == ALL
+    files = sorted(path.name for path in (tmp_path / "figures").iterdir())
+    assert files == sorted(f"{name}.{suffix}" for name in ALL for suffix in ("png", "svg"))
+    for name in ALL:
+        assert Image.open(tmp_path / "figures" / f"{name}.png").width == 990  # 3.3 in at 300 dpi
+        assert "<svg" in (tmp_path / "figures" / f"{name}.svg").read_text(encoding="utf-8")
+
+
+def test_the_same_tables_give_the_same_bytes(tables, tmp_path):
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        draw_figures(folder, tables[0])
+    for path in (tmp_path / "one" / "figures").iterdir():
+        assert path.read_bytes() == (tmp_path / "two" / "figures" / path.name).read_bytes(), path.name
+
+
+def test_no_type_is_smaller_than_seven_points(figures):
+    for name, figure in figures.items():
+        sizes = [text.get_fontsize() for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
+        assert sizes, name
+        assert min(sizes) >= 7, name
+
+
+def test_collapse_shows_the_means_over_the_seeds_and_their_slopes(figures, tables):
+    results, _, _ = tables
+    for label, quantity in (("NC1", "nc1"), ("NC2", "nc2"), ("NC3", "nc3")):
+        by_depth = results.groupby("depth")[quantity].mean()
+        np.testing.assert_allclose(plotted(figures["collapse"], label), by_depth)
+    geometric = np.log(results["nc1"]).groupby(results["depth"]).mean()
+    slope = (geometric[4] - geometric[2]) / math.log(2)
+    labels = figures["collapse"].axes[0].get_legend_handles_labels()[1]
+    assert f"L^{{{slope:.2f}}}" in next(label for label in labels if label.startswith("NC1"))
+
+
+def test_the_penaltys_parts_add_up_to_what_is_drawn_as_the_whole(figures):
+    parts = [plotted(figures["penalty"], label) for label in ("classifier", "body", "embedding")]
+    np.testing.assert_allclose(sum(parts), plotted(figures["penalty"], "penalty"), rtol=1e-6)
+
+
+def test_the_optimum_is_drawn_below_the_objective(figures):
+    assert (plotted(figures["objective"], "optimum") < plotted(figures["objective"], "objective")).all()
+
+
+def test_runs_without_an_optimum_get_no_gap_and_no_line_for_it(tables, tmp_path):
+    results, curves, networks = tables
+    without = results.assign(gap=math.nan, gufm_optimum=math.nan)
+    drawn = draw_figures(tmp_path, without, curves.assign(gap=math.nan, gufm_optimum=math.nan), networks)
+    assert drawn == [name for name in ALL if name != "gap"]
+    with styled():
+        labels = objective_figure(without).axes[0].get_legend_handles_labels()[1]
+    assert not any(label.startswith("optimum") for label in labels)
+
+
+def test_one_run_alone_is_drawn(tables, tmp_path):
+    results, curves, networks = tables
+    one = [table[(table["depth"] == 2) & (table["seed"] == 0)] for table in (results, curves)]
+    assert draw_figures(tmp_path, *one, networks) == ALL
+
+
+def test_a_collapsed_network_sits_at_the_corners(tables):
+    angles = 2 * np.pi * np.arange(3) / 3
+    corners = pd.DataFrame({"depth": 5, "seed": 0, "label": range(3), "label_name": list("abc")})
+    corners = corners.assign(x=np.cos(angles), y=np.sin(angles))
+    geometry = pd.concat([corners.assign(kind=kind) for kind in ("feature", "class_mean", "classifier")])
+    with styled():
+        (axes,) = geometry_figure(geometry).axes
+    outline = axes.lines[0].get_xydata()[:3]
+    for points in axes.collections:
+        np.testing.assert_allclose(points.get_offsets(), outline, atol=1e-12)
+
+
+def test_sweeps_are_compared_under_their_names(figures, tables, tmp_path):
+    assert figures["comparison"].legends[0].get_texts()[1].get_text() == "other"
+    draw_comparison(tmp_path, {"one": tables[0], "other": tables[0]})
+    assert (tmp_path / "figures" / "comparison.svg").is_file()
+
+
+@pytest.mark.parametrize("count", [1, 7])
+def test_a_comparison_takes_two_to_six_sweeps(tables, count):
+    with pytest.raises(ValueError, match=rf"sweeps has {count} tables; a comparison takes 2 to 6"):
+        comparison_figure({str(index): tables[0] for index in range(count)})
+
+
+def test_drawing_leaves_the_settings_of_matplotlib_alone(tables, tmp_path):
+    before = dict(matplotlib.rcParams)
+    draw_figures(tmp_path, tables[0])
+    assert dict(matplotlib.rcParams) == before

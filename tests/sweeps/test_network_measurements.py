@@ -1,0 +1,95 @@
+"""Collapse by layer and the classes' geometry, against the features themselves and against frames."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from transformers import AutoModelForImageClassification
+
+from hf_ncollapse.sweeps import read_results
+from hf_ncollapse.sweeps.network_measurements import etf_plane, measure_networks
+from hf_ncollapse.training.data import load_classification_data
+
+ANGLES = {k: 2 * np.pi * np.arange(k) / k for k in (2, 3, 10)}
+
+
+def rotated_simplex(num_classes: int, dimension: int = 16) -> np.ndarray:
+    """Unit vectors with pairwise cosine −1/(K − 1), in a random orientation; made without the package."""
+    centred = np.eye(num_classes) - 1 / num_classes
+    rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(dimension, dimension)))[0]
+    return centred / np.linalg.norm(centred[0]) @ rotation[:num_classes]
+
+
+@pytest.mark.parametrize("num_classes", [3, 10])
+def test_a_simplex_etf_seen_from_its_plane_is_a_regular_polygon(num_classes):
+    frame = rotated_simplex(num_classes)
+    seen = frame @ etf_plane(2.5 * frame, residuals=np.zeros((1, 16)))
+    expected = np.stack([np.cos(ANGLES[num_classes]), np.sin(ANGLES[num_classes])], axis=1)
+    np.testing.assert_allclose(seen, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 10])
+def test_the_plane_is_an_orthogonal_projection_up_to_one_factor(num_classes):
+    noise = np.random.default_rng(1).normal(size=(num_classes, 16))
+    plane = etf_plane(rotated_simplex(num_classes) + 0.1 * noise, residuals=noise)
+    gram = plane.T @ plane
+    np.testing.assert_allclose(gram, gram[0, 0] * np.eye(2), atol=1e-12)
+
+
+def test_two_classes_are_seen_on_a_line_with_their_largest_spread_across_it():
+    frame = rotated_simplex(2)
+    spread = np.linalg.qr(np.stack([frame[0], np.arange(16.0)]).T)[0][:, 1]
+    plane = etf_plane(frame, residuals=np.outer(np.linspace(-1, 1, 9), spread))
+    np.testing.assert_allclose(frame @ plane, [[1, 0], [-1, 0]], atol=1e-12)
+    assert abs(spread @ plane)[1] == pytest.approx(np.linalg.norm(plane[:, 0]))
+
+
+def test_the_last_layers_nc1_is_the_runs_own_and_there_is_one_value_for_each_block(sweep):
+    results = read_results(sweep)
+    layers = measure_networks(sweep, results).layers
+    for row in results.itertuples():
+        of_run = layers[(layers["depth"] == row.depth) & (layers["seed"] == row.seed)]
+        assert of_run["layer"].tolist() == list(range(row.depth + 1))
+        assert of_run["nc1"].iloc[-1] == pytest.approx(row.nc1, rel=1e-5)
+
+
+def test_a_hidden_layers_nc1_is_that_of_its_normalised_states(sweep):
+    layers = measure_networks(sweep, read_results(sweep)).layers
+    data = load_classification_data("digits", train_samples=500, test_samples=200)
+    model = AutoModelForImageClassification.from_pretrained(sweep / "depth-4" / "seed-1")
+    with torch.no_grad():
+        states = model(data.train.tensors["pixel_values"], output_hidden_states=True).hidden_states[2].double()
+    states = states - states.mean(1, keepdim=True)
+    states = states / states.norm(dim=1, keepdim=True)
+    means = torch.stack([states[data.train.labels == label].mean(0) for label in range(10)])
+    within = (states - means[data.train.labels]).square().sum(1).mean()
+    between = (means - means.mean(0)).square().sum(1).mean()
+    measured = layers[(layers["depth"] == 4) & (layers["seed"] == 1)]["nc1"].iloc[2]
+    assert measured == pytest.approx((within / between).item(), rel=1e-5)
+
+
+def test_what_was_measured_is_kept_and_read_without_the_weights(sweep):
+    results = read_results(sweep)
+    first = measure_networks(sweep, results)
+    for weights in sweep.glob("depth-*/seed-*/model.safetensors"):
+        weights.unlink()
+    (sweep / "sweep.json").unlink()
+    again = measure_networks(sweep, results)
+    pd.testing.assert_frame_equal(again.layers, first.layers)
+    assert len(again.geometry) == len(first.geometry) == 2 * (400 + 10 + 10)
+
+
+def test_a_new_depth_is_measured_and_the_known_ones_are_not_again(sweep):
+    results = read_results(sweep)
+    measure_networks(sweep, results[results["depth"] == 2])
+    kept = pd.read_csv(sweep / "layers.csv").assign(nc1=-1.0)
+    kept.to_csv(sweep / "layers.csv", index=False)
+    layers = measure_networks(sweep, results).layers
+    assert (layers[layers["depth"] == 2]["nc1"] == -1).all()
+    assert (layers[layers["depth"] == 4]["nc1"] > 0).all()
+
+
+def test_a_damaged_table_of_layers_is_named(sweep):
+    (sweep / "layers.csv").write_text("depth,seed\n2,0\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"layers\.csv is damaged \(it has no column layer, nc1\)"):
+        measure_networks(sweep, read_results(sweep))
