@@ -6,6 +6,7 @@ import math
 from typing import Literal
 
 from huggingface_hub.dataclasses import strict
+from transformers.activations import ACT2FN
 from transformers.configuration_utils import PreTrainedConfig
 
 
@@ -57,6 +58,13 @@ class CollapseConfig(PreTrainedConfig):
             raise ValueError(f"num_hidden_layers is {self.num_hidden_layers}; it must be at least 1")
         if self.hidden_size < 2:
             raise ValueError(f"hidden_size is {self.hidden_size}; it must be at least 2, as LN removes one dimension")
+
+    def validate_hidden_act(self):
+        """Refuse an activation that transformers does not have."""
+        if self.hidden_act not in ACT2FN:
+            near = difflib.get_close_matches(self.hidden_act, ACT2FN, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"hidden_act is {self.hidden_act!r}; it takes a name of transformers' ACT2FN{hint}")
 
     def validate_l2_coefficient(self):
         """Refuse a penalty that rewards large weights."""

@@ -12,6 +12,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
+from .collapse_config import image_sides
 from .configuration_collapse_resnet import CollapseResNetConfig
 from .regularized_objective import CollapseClassifierOutput, CollapseModelOutput, RegularizedObjectiveMixin
 from .residual_layers import (
@@ -47,20 +48,19 @@ class CollapseResNetEmbeddings(nn.Module):
 
     def __init__(self, config: CollapseResNetConfig):
         super().__init__()
-        self.input_size = config.input_size
+        self.image_shape = (config.num_channels, *image_sides(config.image_size))
         self.projection = nn.Linear(config.input_size, config.hidden_size, bias=False)
         self.norm = (
             CenteredNorm(config.hidden_size, config.norm_scale) if config.normalize_embeddings else nn.Identity()
         )
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        pixels = pixel_values.flatten(1)
-        if pixels.shape[1] != self.input_size:
+        if tuple(pixel_values.shape[1:]) != self.image_shape:
             raise ValueError(
-                f"pixel_values of shape {tuple(pixel_values.shape)} hold {pixels.shape[1]} values an image; "
-                f"the config's image_size and num_channels make it {self.input_size}"
+                f"pixel_values has shape {tuple(pixel_values.shape)}; it takes "
+                f"(N, {', '.join(map(str, self.image_shape))}), the config's num_channels and image_size"
             )
-        return self.norm(self.projection(pixels.to(self.projection.weight.dtype)))
+        return self.norm(self.projection(pixel_values.flatten(1).to(self.projection.weight.dtype)))
 
 
 class CollapseResNetPreTrainedModel(PreTrainedModel):
