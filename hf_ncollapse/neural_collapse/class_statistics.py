@@ -157,12 +157,15 @@ class ClassStatistics:
         return ClassStatistics.from_state_dict(state, device=self.device)
 
     def select_classes(self, selected: Tensor) -> "ClassStatistics":
-        """The statistics of some classes alone, renumbered 0 … K' − 1; no class left out may have samples.
+        """The statistics of some classes alone, renumbered 0 … K' − 1.
 
         Args:
             selected (`Tensor`): K booleans; at least 2 must hold.
+
+        Raises:
+            ValueError: there is a second moment, which is of all samples, and a class left out has some of them.
         """
-        if (self.present_classes & ~selected).any():
+        if self.has_second_moment and (self.present_classes & ~selected).any():
             raise ValueError("select_classes may leave out absent classes only: the second moment is of all samples")
         state = self.state_dict()
         state["num_classes"] = int(selected.sum())

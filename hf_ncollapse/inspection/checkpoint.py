@@ -1,0 +1,123 @@
+"""Load a checkpoint as what it was saved as, with the processor that feeds it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from PIL import Image
+from torch import nn
+
+# What the class that a checkpoint was saved from is called -> the Auto class that loads it. A checkpoint without a
+# classifier must not be loaded with one: its weights would be random.
+_AUTO_CLASSES = {
+    "ForImageClassification": "AutoModelForImageClassification",
+    "ForSequenceClassification": "AutoModelForSequenceClassification",
+    "ForTokenClassification": "AutoModelForTokenClassification",
+    "ForCausalLM": "AutoModelForCausalLM",
+    "LMHeadModel": "AutoModelForCausalLM",
+}
+_INPUT_COLUMNS = {"image": ("image", "img"), "text": ("text", "sentence", "content"), "audio": ("audio",)}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model and what turns raw images, texts or sounds into its input.
+
+    Args:
+        model: on the accelerator if there is one.
+        processor: its image processor, tokenizer or feature extractor.
+        modality: "image", "text" or "audio".
+    """
+
+    model: nn.Module
+    processor: Any
+    modality: str
+
+    def collate(self, *, input_column: str | None, label_column: str | None, max_length: int | None) -> Callable:
+        """A collator that processes a list of raw rows into a batch."""
+        return _ProcessRows(self, input_column, label_column, max_length)
+
+
+def load_checkpoint(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Checkpoint:
+    """Load a Hub id or a folder.
+
+    Raises:
+        ValueError: it has no configuration that says what model it is.
+        OSError: it does not exist, or there is no network and it is not in the cache.
+    """
+    options = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
+    if not Path(name).is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+        raise FileNotFoundError(f"model is {name!r}, which is no folder here and no Hub id, namespace/name")
+    config = transformers.AutoConfig.from_pretrained(name, **options)
+    architecture = (config.architectures or ["Model"])[0]
+    auto_name = next((auto for ending, auto in _AUTO_CLASSES.items() if architecture.endswith(ending)), None)
+    if auto_name == "AutoModelForSequenceClassification" and not _reads_text(config):
+        auto_name = "AutoModelForAudioClassification"
+    if auto_name is None and architecture.endswith("ForAudioClassification"):
+        auto_name = "AutoModelForAudioClassification"
+    if auto_name is None and "For" in architecture:
+        raise ValueError(
+            f"model {name!r} is a {architecture}; measured are image, text, audio and token classifiers, causal "
+            "language models and encoders"
+        )
+    model = getattr(transformers, auto_name or "AutoModel").from_pretrained(name, **options)
+    modality = {"pixel_values": "image", "input_ids": "text"}.get(model.main_input_name, "audio")
+    loader = {"image": "AutoImageProcessor", "text": "AutoTokenizer", "audio": "AutoFeatureExtractor"}[modality]
+    try:
+        processor = getattr(transformers, loader).from_pretrained(name, **options)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"model {name!r} has no processor beside it ({loader}): {error}") from error
+    if modality == "text" and processor.pad_token is None:
+        processor.pad_token = processor.eos_token
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    return Checkpoint(model.to(device), processor, modality)
+
+
+class _ProcessRows:
+    def __init__(
+        self, checkpoint: Checkpoint, input_column: str | None, label_column: str | None, max_length: int | None
+    ):
+        self.processor, self.modality = checkpoint.processor, checkpoint.modality
+        self.config = checkpoint.model.config
+        self.input_column, self.label_column = input_column, label_column
+        longest = getattr(self.config, "max_position_embeddings", None) or 512
+        self.max_length = max_length or min(longest, 512)
+
+    def __call__(self, rows: list[Mapping]) -> dict:
+        columns = list(rows[0])
+        names = _INPUT_COLUMNS[self.modality]
+        name = self.input_column or next((name for name in names if name in columns), None)
+        if name not in columns:
+            raise ValueError(f"input column is {name or ' or '.join(names)!r}, the data have {', '.join(columns)}")
+        inputs = [row[name] for row in rows]
+        batch = dict(getattr(self, f"_{self.modality}")(inputs))
+        label = self.label_column or next((name for name in ("label", "labels") if name in columns), None)
+        if label is not None and label not in columns:
+            raise ValueError(f"label column is {label!r}, the data have {', '.join(columns)}")
+        if label is not None:
+            batch["labels"] = torch.as_tensor(np.asarray([row[label] for row in rows]))
+        return batch
+
+    def _image(self, images: list) -> Mapping:
+        mode = "L" if getattr(self.config, "num_channels", 3) == 1 else "RGB"
+        images = [image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image)) for image in images]
+        return self.processor([image.convert(mode) for image in images], return_tensors="pt")
+
+    def _text(self, texts: list[str]) -> Mapping:
+        return self.processor(texts, truncation=True, max_length=self.max_length, padding=True, return_tensors="pt")
+
+    def _audio(self, sounds: list) -> Mapping:
+        waves = [sound["array"] if isinstance(sound, Mapping) else sound for sound in sounds]
+        rate = self.processor.sampling_rate
+        rates = {sound["sampling_rate"] for sound in sounds if isinstance(sound, Mapping)}
+        if rates - {rate}:
+            raise ValueError(f"the model hears {rate} Hz, the data have {rates}: resample with datasets.Audio({rate})")
+        return self.processor(waves, sampling_rate=rate, padding=True, return_tensors="pt")
+
+
+def _reads_text(config) -> bool:
+    return hasattr(config.get_text_config(), "vocab_size") and not hasattr(config, "conv_dim")

@@ -1,0 +1,162 @@
+"""Which linear layer classifies, found by looking at what the model returns.
+
+A layer's name or position proves nothing. Here a few samples are passed through the model, and its classifier is the
+linear layer whose output *is* the model's logits: the features are then that layer's input, whatever pooling, mask,
+projection or dropout came before.
+"""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class ClassifierHead:
+    """A model's last linear layer.
+
+    Args:
+        name: its name in `model.named_modules()`.
+        module: the layer; `weight` is W, K×d.
+        samples: what one sample is: "inputs" (one feature an input), "tokens" (one feature a token), or "last_token"
+            (the layer runs on every token and the model returns the last one that is not padding).
+        is_exact: whether the model's logits are this layer's output as it stands. Otherwise something follows it (a
+            scale, a cap, an average of heads) and W describes the logits up to that.
+    """
+
+    name: str
+    module: nn.Linear
+    samples: str
+    is_exact: bool
+
+    def __str__(self) -> str:
+        described = {
+            "inputs": "one feature an input",
+            "tokens": "one feature a token",
+            "last_token": "the feature of the last token that is not padding",
+        }[self.samples]
+        relation = "its output is the model's logits" if self.is_exact else "the model's logits are not its output"
+        width = f"{self.module.in_features} → {self.module.out_features}"
+        return f'classifier "{self.name}" ({width}): {described}; {relation}'
+
+
+def call_model(model: nn.Module, inputs: Any) -> Any:
+    """Run the model: names become keywords, a tuple positional arguments; sentence-transformers take one dict."""
+    if isinstance(inputs, Mapping):
+        if type(model).__module__.startswith("sentence_transformers"):
+            return model(dict(inputs))
+        return model(**inputs)
+    return model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)
+
+
+def logits_of(output: Any) -> Tensor | None:
+    """The logits in a model's output; `None` for an encoder's, which has features alone."""
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(output, Mapping):
+        return output.get("logits")
+    if isinstance(output, tuple | list) and output and isinstance(output[0], Tensor):
+        return output[0]
+    return getattr(output, "logits", None)
+
+
+def find_classifier(model: nn.Module, inputs: Any, name: str | None = None) -> ClassifierHead | None:
+    """Run a few samples and return the linear layer that classifies; `None` for an encoder without logits.
+
+    Args:
+        model: in evaluation mode, on the inputs' device.
+        inputs: a batch without labels, as `call_model` takes it.
+        name: the layer, for models where it cannot be told from the outside.
+
+    Raises:
+        ValueError: no layer or several could be the classifier (the message lists them), or `name` is not one.
+    """
+    linear_layers = {key: module for key, module in model.named_modules() if isinstance(module, nn.Linear)}
+    if name is not None and name not in linear_layers:
+        raise ValueError(f"classifier is {name!r}; it takes the name of a linear layer: {_listed(linear_layers)}")
+    outputs: dict[str, Tensor] = {}
+
+    def recorder(key: str):
+        return lambda module, arguments, output: outputs.__setitem__(key, output)
+
+    hooks = [layer.register_forward_hook(recorder(key)) for key, layer in linear_layers.items()]
+    try:
+        with torch.no_grad():
+            logits = logits_of(call_model(model, inputs))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if logits is None and name is None:
+        return None
+    if logits is None:
+        raise ValueError(f"classifier is {name!r}, but the model's output has no logits to compare its output with")
+    if logits.ndim not in (2, 3):
+        raise ValueError(f"logits must be samples × classes or samples × tokens × classes, got {tuple(logits.shape)}")
+
+    considered = outputs if name is None else {name: outputs[name]} if name in outputs else {}
+    exact = {key: samples for key, output in considered.items() if (samples := _exact_samples(output, logits))}
+    if len(exact) == 1:
+        ((found, samples),) = exact.items()
+        return ClassifierHead(found, linear_layers[found], samples, is_exact=True)
+    possible = list(exact) or [key for key, output in considered.items() if output.shape == logits.shape]
+    if len(possible) == 1:
+        samples = "inputs" if logits.ndim == 2 else "tokens"
+        return ClassifierHead(possible[0], linear_layers[possible[0]], samples, is_exact=False)
+    if name is not None:
+        raise ValueError(
+            f"classifier is {name!r}, whose output has the shape {tuple(outputs[name].shape)}, but the model's logits "
+            f"have {tuple(logits.shape)}"
+            if name in outputs
+            else f"classifier is {name!r}, which does not run in the model's forward pass"
+        )
+    if possible:
+        raise ValueError(
+            f"{len(possible)} linear layers could be the classifier: {_listed(possible, linear_layers)}; "
+            "name one with classifier=…"
+        )
+    raise ValueError(
+        f"no linear layer has the model's {logits.shape[-1]} logits as its output (linear layers: "
+        f"{_listed(linear_layers)}); name one with classifier=…, or take the model as an encoder, whose output is "
+        "the feature, with classifier=None"
+    )
+
+
+def last_token_positions(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+    """The position whose logits decoder models return, one an input: the last token that is not padding."""
+    config = model.config.get_text_config()
+    tokens = inputs["input_ids"]
+    if config.pad_token_id is None:
+        return torch.full((len(tokens),), tokens.shape[1] - 1, device=tokens.device)
+    positions = torch.arange(tokens.shape[1], device=tokens.device)
+    return (positions * (tokens != config.pad_token_id)).argmax(dim=1)
+
+
+def accepted_columns(model: nn.Module) -> set[str] | None:
+    """The names that the model's forward takes; `None` when it takes any."""
+    parameters = inspect.signature(model.forward).parameters
+    is_transformers_model = hasattr(model, "main_input_name")
+    if not is_transformers_model and any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return None
+    return set(parameters)
+
+
+def _exact_samples(output: Tensor, logits: Tensor) -> str | None:
+    """How the layer's output became the logits, bit by bit; `None` when it did not."""
+    if not isinstance(output, Tensor) or output.shape[-1] != logits.shape[-1] or output.device != logits.device:
+        return None
+    output = output.to(logits.dtype)
+    if output.numel() == logits.numel() and torch.equal(output.reshape(logits.shape), logits):
+        return "inputs" if logits.ndim == 2 else "tokens"
+    if logits.ndim == 2 and output.ndim == 3 and len(output) == len(logits):
+        returned = (output == logits.unsqueeze(1)).all(dim=2).any(dim=1)
+        return "last_token" if returned.all() else None
+    return None
+
+
+def _listed(names, layers: Mapping[str, nn.Linear] | None = None) -> str:
+    layers = names if layers is None else layers
+    shown = [f'"{name}" ({layers[name].in_features} → {layers[name].out_features})' for name in names]
+    return ", ".join(shown[-12:]) + (f" and {len(shown) - 12} before" if len(shown) > 12 else "") or "none"

@@ -1,0 +1,152 @@
+"""What a measurement found: one row a layer, as a table, a file or a figure."""
+
+import csv
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..neural_collapse.class_statistics import ClassStatistics
+from ..neural_collapse.measures import MEASURES
+
+FEATURES = "features"
+
+
+@dataclass(frozen=True)
+class LayerCollapse:
+    """The collapse of one layer.
+
+    Args:
+        layer: the module's name; "features" is the classifier's input, or an encoder's output.
+        pooling: how the module's output became one feature a sample.
+        width: d.
+        values: the measures, by name.
+        details: everything else that `neural_collapse.measures.compute` says: counts, ranks, conventions.
+        left_out: measure to reason, for those without a value.
+    """
+
+    layer: str
+    pooling: str
+    width: int
+    values: dict[str, float]
+    details: dict
+    left_out: dict[str, str]
+
+
+@dataclass(frozen=True)
+class CollapseReport:
+    """The collapse of a model on one set, layer by layer.
+
+    Args:
+        model: its class.
+        head: the classifier that was found, in a sentence.
+        layers: in order of depth; the last is the features'.
+        statistics: the class statistics of every layer, to measure other samples about their means.
+        num_rare_classes: classes with samples, but fewer than `min_class_count`.
+    """
+
+    model: str
+    head: str
+    layers: list[LayerCollapse]
+    statistics: dict[str, ClassStatistics] = field(repr=False)
+    num_rare_classes: int = 0
+
+    def __getitem__(self, measure: str) -> float:
+        """The features' value of a measure."""
+        values = self.layers[-1].values
+        if measure not in values:
+            reason = self.layers[-1].left_out.get(measure, f"measured: {', '.join(values)}")
+            raise KeyError(f"{measure} has no value: {reason}")
+        return values[measure]
+
+    @property
+    def measures(self) -> list[str]:
+        """Every measure that some layer has."""
+        found = {name for layer in self.layers for name in layer.values}
+        return [name for name in MEASURES if name in found]
+
+    def rows(self) -> list[dict]:
+        """One flat dict a layer; a measure that a layer does not have is None."""
+        return [
+            {
+                "layer": layer.layer,
+                "pooling": layer.pooling,
+                "width": layer.width,
+                "num_samples": layer.details["num_samples"],
+                "num_classes": layer.details["num_classes"],
+                **{name: layer.values.get(name) for name in self.measures},
+            }
+            for layer in self.layers
+        ]
+
+    def as_dict(self) -> dict:
+        """Everything but the statistics, ready for JSON."""
+        return {
+            "model": self.model,
+            "classifier": self.head,
+            "num_rare_classes": self.num_rare_classes,
+            "layers": [
+                {
+                    "layer": layer.layer,
+                    "pooling": layer.pooling,
+                    "width": layer.width,
+                    **layer.values,
+                    **layer.details,
+                    "left_out": layer.left_out,
+                }
+                for layer in self.layers
+            ],
+        }
+
+    def write(self, path: str | Path) -> Path:
+        """Write a table (.csv), everything (.json), or the per-layer figure (.png, .svg, .pdf); returns the path.
+
+        Raises:
+            ValueError: another ending.
+        """
+        path = Path(path)
+        writers = {".csv": self._write_csv, ".json": self._write_json}
+        writers |= dict.fromkeys((".png", ".svg", ".pdf"), self._write_figure)
+        if path.suffix not in writers:
+            raise ValueError(f"output must end in {', '.join(writers)}, got {path.name!r}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        writers[path.suffix](path)
+        return path
+
+    def __str__(self) -> str:
+        columns = ["layer", "pooling", "width", *self.measures]
+        cells = [[_shown(row[column]) for column in columns] for row in self.rows()]
+        widths = [max(len(line[i]) for line in [columns, *cells]) for i in range(len(columns))]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+            for line in [columns, *cells]
+        ]
+        details = self.layers[-1].details
+        counted = f"{details['num_samples']} samples of {details['num_classes']} classes"
+        if details["num_absent_classes"] or self.num_rare_classes:
+            counted += (
+                f" (left out: {details['num_absent_classes']} without samples, {self.num_rare_classes} with too few)"
+            )
+        about = ", about the training set's class means" if details["class_means"] == "training" else ""
+        notes = [f"not measured: {name} ({reason})" for name, reason in self.layers[-1].left_out.items()]
+        return "\n".join([f"{self.model}: {self.head}", f"{counted}{about}", *lines, *notes])
+
+    def _write_csv(self, path: Path) -> None:
+        rows = self.rows()
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def _write_json(self, path: Path) -> None:
+        path.write_text(json.dumps(self.as_dict(), indent=2) + "\n", encoding="utf-8")
+
+    def _write_figure(self, path: Path) -> None:
+        from .figure import draw_layers
+
+        draw_layers(self, path)
+
+
+def _shown(value) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,455 @@
+"""What is measured of other people's models is what their own forward pass classifies."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from transformers import (
+    AutoModel,
+    AutoModelForAudioClassification,
+    AutoModelForCausalLM,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    BertConfig,
+    ConvNextConfig,
+    DeiTConfig,
+    DistilBertConfig,
+    GPT2Config,
+    LlamaConfig,
+    ResNetConfig,
+    RobertaConfig,
+    SwinConfig,
+    ViTConfig,
+    Wav2Vec2Config,
+)
+from transformers.models.deit.modeling_deit import DeiTForImageClassificationWithTeacher
+
+from hf_ncollapse import (
+    CollapseResNetConfig,
+    CollapseResNetForImageClassification,
+    CollapseTransformerConfig,
+    CollapseTransformerForSequenceClassification,
+)
+from hf_ncollapse.inspection import measure_collapse
+from hf_ncollapse.neural_collapse import measures
+from hf_ncollapse.neural_collapse.class_statistics import ClassStatistics
+
+K = 5
+SMALL_TEXT = dict(
+    vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24, num_labels=K
+)
+SMALL_VISION = dict(
+    image_size=16, patch_size=8, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24
+)
+STAGES = dict(hidden_sizes=[8, 16], depths=[1, 2])
+# Name -> (Auto class, configuration, the name of its classifier, its blocks).
+ARCHITECTURES = {
+    "vit": (AutoModelForImageClassification, ViTConfig(**SMALL_VISION, num_labels=K), "classifier", 2),
+    "deit": (
+        AutoModelForImageClassification,
+        DeiTConfig(**SMALL_VISION, num_labels=K, architectures=["DeiTForImageClassification"]),
+        "classifier",
+        2,
+    ),
+    "convnext": (
+        AutoModelForImageClassification,
+        ConvNextConfig(**STAGES, num_stages=2, image_size=32, num_labels=K),
+        "classifier",
+        2,
+    ),
+    "resnet": (
+        AutoModelForImageClassification,
+        ResNetConfig(**STAGES, embedding_size=8, layer_type="basic", num_labels=K),
+        "classifier.1",
+        2,
+    ),
+    "swin": (
+        AutoModelForImageClassification,
+        SwinConfig(
+            image_size=32, patch_size=4, embed_dim=8, depths=[1, 1], num_heads=[2, 2], window_size=4, num_labels=K
+        ),
+        "classifier",
+        2,
+    ),
+    "bert": (AutoModelForSequenceClassification, BertConfig(**SMALL_TEXT), "classifier", 2),
+    "roberta": (
+        AutoModelForSequenceClassification,
+        RobertaConfig(**SMALL_TEXT, pad_token_id=1, max_position_embeddings=40),
+        "classifier.out_proj",
+        2,
+    ),
+    "distilbert": (
+        AutoModelForSequenceClassification,
+        DistilBertConfig(vocab_size=50, dim=16, n_layers=2, n_heads=2, hidden_dim=24, num_labels=K),
+        "classifier",
+        2,
+    ),
+    "llama": (AutoModelForSequenceClassification, LlamaConfig(**SMALL_TEXT, pad_token_id=0), "score", 2),
+    "gpt2": (
+        AutoModelForSequenceClassification,
+        GPT2Config(vocab_size=50, n_embd=16, n_layer=2, n_head=2, pad_token_id=0, num_labels=K),
+        "score",
+        2,
+    ),
+    "wav2vec2": (
+        AutoModelForAudioClassification,
+        Wav2Vec2Config(
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=24,
+            conv_dim=(8, 8),
+            conv_stride=(5, 2),
+            conv_kernel=(10, 3),
+            num_conv_pos_embeddings=4,
+            num_conv_pos_embedding_groups=2,
+            classifier_proj_size=12,
+            num_labels=K,
+        ),
+        "classifier",
+        2,
+    ),
+    "bert_tokens": (AutoModelForTokenClassification, BertConfig(**SMALL_TEXT), "classifier", 2),
+}
+
+
+def make_model(name):
+    torch.manual_seed(0)
+    auto_class, config, _, _ = ARCHITECTURES[name]
+    model = auto_class.from_config(config)
+    for parameter in model.parameters():  # initial biases are 0, and the initial features of all inputs alike
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    return model
+
+
+def text_batch(num_texts, generator, pad=0):
+    lengths = torch.randint(2, 13, (num_texts,), generator=generator)
+    lengths[0] = 12
+    mask = (torch.arange(12) < lengths.unsqueeze(1)).long()
+    tokens = torch.randint(5, 50, (num_texts, 12), generator=generator)
+    return {"input_ids": torch.where(mask == 1, tokens, pad), "attention_mask": mask}
+
+
+def make_batches(model, sizes=(7, 7, 4)):
+    generator = torch.Generator().manual_seed(1)
+    batches = []
+    for size in sizes:
+        if model.main_input_name == "pixel_values":
+            side = getattr(model.config, "image_size", 32)
+            batch = {"pixel_values": torch.randn(size, 3, side, side, generator=generator)}
+        elif model.main_input_name == "input_values":
+            mask = (torch.arange(400) < torch.randint(200, 401, (size, 1), generator=generator)).long()
+            batch = {"input_values": torch.randn(size, 400, generator=generator) * mask, "attention_mask": mask}
+        else:
+            batch = text_batch(size, generator, pad=model.config.pad_token_id or 0)
+        labels = torch.arange(size) % K
+        if "TokenClassification" in type(model).__name__:
+            labels = torch.randint(0, K, (size, 12), generator=generator)
+            labels[batch["attention_mask"] == 0] = -100
+        batches.append({**batch, "labels": labels})
+    return batches
+
+
+def captured_input_of(model, layer, batch):
+    """The classifier's input and the model's logits, by a hook of the test's own."""
+    found = []
+    hook = model.get_submodule(layer).register_forward_pre_hook(lambda _, arguments: found.append(arguments[0]))
+    with torch.no_grad():
+        logits = model(**{name: value for name, value in batch.items() if name != "labels"}).logits
+    hook.remove()
+    return found[0], logits
+
+
+def features_by_hand(model, layer, batch):
+    features, logits = captured_input_of(model, layer, batch)
+    labels = batch["labels"]
+    if labels.ndim == 2:
+        return features[labels != -100], logits[labels != -100], labels[labels != -100]
+    if features.ndim == 3:
+        last = batch["attention_mask"].sum(1) - 1
+        features = torch.stack([row[position] for row, position in zip(features, last, strict=True)])
+    return features, logits, labels
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_features_are_what_the_classifier_turns_into_the_logits(name):
+    model = make_model(name)
+    layer, num_blocks = ARCHITECTURES[name][2:]
+    batches = make_batches(model)
+    model.train()
+    report = measure_collapse(model, batches, layers="all")
+    assert model.training
+    assert f'classifier "{layer}"' in report.head
+    assert "its output is the model's logits" in report.head
+    assert len(report.layers) == num_blocks + 1
+
+    model.eval()
+    head = model.get_submodule(layer)
+    expected = ClassStatistics(K)
+    for batch in batches:
+        features, logits, labels = features_by_hand(model, layer, batch)
+        torch.testing.assert_close(head(features), logits, atol=1e-5, rtol=0)
+        expected.update(features.detach(), labels)
+    measured = report.statistics["features"]
+    torch.testing.assert_close(measured.class_means, expected.class_means, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(measured.within_class_scatter, expected.within_class_scatter, atol=1e-5, rtol=1e-5)
+    for measure in ("nc1", "nc2", "nc2_means", "nc3"):
+        by_hand = measures.compute(expected, classifier=head.weight, measures=[measure])[measure]
+        assert report[measure] == pytest.approx(by_hand, rel=1e-5)
+
+
+def test_a_block_of_a_text_encoder_is_averaged_over_the_tokens_that_are_not_padding():
+    model = make_model("bert").eval()
+    batches = make_batches(model)
+    report = measure_collapse(model, batches, layers="all")
+    assert report.layers[0].pooling == "mean over tokens"
+    expected = [ClassStatistics(K) for _ in range(2)]
+    for batch in batches:
+        inputs = {name: value for name, value in batch.items() if name != "labels"}
+        with torch.no_grad():
+            states = model.bert(**inputs, output_hidden_states=True).hidden_states[1:]
+        for statistics, layer in zip(expected, states, strict=True):
+            pooled = [row[mask == 1].mean(0) for row, mask in zip(layer, inputs["attention_mask"], strict=True)]
+            statistics.update(torch.stack(pooled), batch["labels"])
+    for row, statistics in zip(report.layers, expected, strict=False):
+        assert row.values["nc1"] == pytest.approx(measures.nc1(statistics), rel=1e-5)
+        assert "nc3" not in row.values
+        assert row.left_out["nc3"] == "W acts on the features alone"
+
+
+def test_a_decoders_blocks_are_read_at_the_token_that_its_head_reads():
+    model = make_model("llama").eval()
+    batches = make_batches(model)
+    report = measure_collapse(model, batches, layers=["model.layers.0"])
+    statistics = ClassStatistics(K)
+    for batch in batches:
+        inputs = {name: value for name, value in batch.items() if name != "labels"}
+        with torch.no_grad():
+            states = model.model(**inputs, output_hidden_states=True).hidden_states[1]
+        last = inputs["attention_mask"].sum(1) - 1
+        statistics.update(states[torch.arange(len(last)), last], batch["labels"])
+    assert report.layers[0].values["nc1"] == pytest.approx(measures.nc1(statistics), rel=1e-5)
+
+
+def test_named_poolings_read_the_first_or_the_last_token():
+    model = make_model("bert").eval()
+    batches = make_batches(model)
+    for pooling, read in (("first", lambda mask: 0 * mask.sum(1)), ("last", lambda mask: mask.sum(1) - 1)):
+        report = measure_collapse(model, batches, layers="all", pooling=pooling)
+        statistics = ClassStatistics(K)
+        for batch in batches:
+            inputs = {name: value for name, value in batch.items() if name != "labels"}
+            with torch.no_grad():
+                states = model.bert(**inputs).last_hidden_state
+            statistics.update(states[torch.arange(len(states)), read(inputs["attention_mask"])], batch["labels"])
+        assert report.layers[1].values["nc1"] == pytest.approx(measures.nc1(statistics), rel=1e-5)
+
+
+def test_the_packages_own_models_give_the_features_that_they_return():
+    torch.manual_seed(0)
+    config = CollapseResNetConfig(image_size=8, num_channels=1, hidden_size=16, num_hidden_layers=3, num_labels=K)
+    model = CollapseResNetForImageClassification(config).eval()
+    batch = {"pixel_values": torch.randn(20, 1, 8, 8), "labels": torch.arange(20) % K}
+    report = measure_collapse(model, [batch], layers="all")
+    statistics = ClassStatistics(K)
+    statistics.update(model(pixel_values=batch["pixel_values"]).features.detach(), batch["labels"])
+    assert report["nc1"] == pytest.approx(measures.nc1(statistics), rel=1e-6)
+    assert len(report.layers) == 4
+
+
+def test_the_packages_transformer_masks_padding_in_the_same_way():
+    torch.manual_seed(0)
+    config = CollapseTransformerConfig(
+        vocab_size=50, max_position_embeddings=12, hidden_size=16, num_hidden_layers=2, num_labels=K
+    )
+    model = CollapseTransformerForSequenceClassification(config).eval()
+    batch = {**text_batch(20, torch.Generator().manual_seed(0)), "labels": torch.arange(20) % K}
+    report = measure_collapse(model, [batch])
+    statistics = ClassStatistics(K)
+    output = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+    statistics.update(output.features.detach(), batch["labels"])
+    assert report["nc1"] == pytest.approx(measures.nc1(statistics), rel=1e-6)
+
+
+def test_an_encoder_gives_pooled_features_and_says_that_it_has_no_classifier():
+    torch.manual_seed(0)
+    model = AutoModel.from_config(BertConfig(**SMALL_TEXT)).eval()
+    batch = {**text_batch(20, torch.Generator().manual_seed(0)), "labels": torch.arange(20) % 7}
+    report = measure_collapse(model, [batch])
+    with torch.no_grad():
+        states = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
+    pooled = [row[mask == 1].mean(0) for row, mask in zip(states, batch["attention_mask"], strict=True)]
+    statistics = ClassStatistics(7)
+    statistics.update(torch.stack(pooled), batch["labels"])
+    assert report["nc1"] == pytest.approx(measures.nc1(statistics), rel=1e-5)
+    assert "the measures of W are left out" in report.head
+    assert "not measured: nc3 (the model has no classifier)" in str(report)
+
+
+class Network(nn.Module):
+    def __init__(self, after=None):
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(6, K), nn.ReLU())
+        self.first, self.second = nn.Linear(K, K), nn.Linear(K, K)
+        self.after = after or (lambda first, second: first)
+
+    def forward(self, x):
+        hidden = self.body(x)
+        return self.after(self.first(hidden), self.second(hidden))
+
+
+def pairs(num_samples=20):
+    torch.manual_seed(0)
+    return [(torch.randn(num_samples, 6), torch.arange(num_samples) % K)]
+
+
+def test_a_torch_modules_classifier_is_the_layer_whose_output_it_returns():
+    model = Network()
+    report = measure_collapse(model, pairs(), measures="all")
+    assert 'classifier "first"' in report.head
+    statistics = ClassStatistics(K)
+    inputs, labels = pairs()[0]
+    statistics.update(model.body(inputs).detach(), labels)
+    assert report["nc3"] == pytest.approx(measures.nc3(statistics, model.first.weight), rel=1e-6)
+
+
+def test_a_head_that_is_not_linear_in_its_input_is_named_and_said_to_be_so():
+    report = measure_collapse(Network(lambda first, second: first.tanh()), pairs(), classifier="first")
+    assert 'classifier "first"' in report.head
+    assert "the model's logits are not its output" in report.head
+
+
+def test_several_possible_classifiers_are_an_error_that_lists_them():
+    model = DeiTForImageClassificationWithTeacher(DeiTConfig(**SMALL_VISION, num_labels=K))
+    with pytest.raises(ValueError, match=r'2 linear layers could be.*"cls_classifier".*"distillation_classifier"'):
+        measure_collapse(model, make_batches(model))
+    report = measure_collapse(model, make_batches(model), classifier="cls_classifier")
+    assert "the model's logits are not its output" in report.head
+
+
+def test_nc4_takes_a_second_pass_when_it_is_named_and_is_left_out_of_all():
+    model = make_model("bert").eval()
+    batches = make_batches(model)
+    report = measure_collapse(model, batches, measures=["nc1", "nc4"], layers="last")
+    means = report.statistics["features"].class_means
+    mismatches, total = 0, 0
+    for batch in batches:
+        features, logits, labels = features_by_hand(model, "classifier", batch)
+        nearest = torch.cdist(features.double(), means).argmin(1)
+        mismatches, total = mismatches + int((nearest != logits.argmax(1)).sum()), total + len(labels)
+    assert report["nc4"] == mismatches / total
+    assert "second look" in measure_collapse(model, batches, measures="all").layers[-1].left_out["nc4"]
+
+
+def test_test_samples_are_measured_about_the_training_means():
+    model = make_model("bert").eval()
+    train, test = make_batches(model, (20,)), make_batches(model, (10, 10))
+    training = measure_collapse(model, train, layers="all")
+    same = measure_collapse(model, train, layers="all", training=training)
+    assert same["nc1"] == pytest.approx(training["nc1"], rel=1e-9)
+    report = measure_collapse(model, test, training=training)
+    statistics = measures.HeldOutStatistics(
+        report.statistics["features"],
+        training.statistics["features"].class_means,
+        training.statistics["features"].counts,
+    )
+    assert report["nc1"] == pytest.approx(measures.nc1(statistics), rel=1e-9)
+    assert "about the training set's class means" in str(report)
+
+
+def test_modes_of_frozen_parts_come_back_and_no_hook_stays_even_after_an_error():
+    model = make_model("bert").train()
+    model.bert.encoder.eval()
+    modes = {name: module.training for name, module in model.named_modules()}
+    batches = make_batches(model)
+    batches[1]["labels"] = batches[1]["labels"] + 100
+    with pytest.raises(ValueError, match=r"num_labels = 5 classes, 0 … 4"):
+        measure_collapse(model, batches, layers="all")
+    assert {name: module.training for name, module in model.named_modules()} == modes
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_a_causal_language_models_classes_are_its_next_tokens():
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=50, n_embd=16, n_layer=2, n_head=2, n_positions=12, pad_token_id=0)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    batches = [text_batch(16, torch.Generator().manual_seed(seed)) for seed in range(3)]
+    report = measure_collapse(model, batches, min_class_count=5)
+
+    features, tokens = [], []
+    for batch in batches:
+        states, _ = captured_input_of(model, "lm_head", batch)
+        shown = batch["attention_mask"][:, 1:] == 1
+        features.append(states[:, :-1][shown])
+        tokens.append(batch["input_ids"][:, 1:][shown])
+    features, tokens = torch.cat(features), torch.cat(tokens)
+    counts = tokens.bincount(minlength=50)
+    classes = (counts >= 5).nonzero().flatten()
+    assert 2 < len(classes) < int((counts > 0).sum())
+    statistics = ClassStatistics(len(classes))
+    kept = torch.isin(tokens, classes)
+    statistics.update(features[kept], torch.searchsorted(classes, tokens[kept]))
+    weight = model.lm_head.weight[classes].detach()
+    assert report["nc1"] == pytest.approx(measures.nc1(statistics), rel=1e-5)
+    assert report["nc3"] == pytest.approx(measures.nc3(statistics, weight), rel=1e-5)
+    assert report.num_rare_classes == int(((counts > 0) & (counts < 5)).sum())
+    assert report.layers[-1].details["num_absent_classes"] == int((counts == 0).sum())
+    second = measure_collapse(model, batches, min_class_count=5, measures=["nc1", "nc4"])
+    means = statistics.class_means
+    nearest = torch.cdist(features[kept].double(), means).argmin(1)
+    said = (features[kept].double() @ weight.double().T).argmax(1)
+    assert second["nc4"] == pytest.approx(float((nearest != said).double().mean()))
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "message"),
+    [
+        ([], {}, "empty"),
+        ([(torch.zeros(4, 6),)], {}, "unlabeled"),
+        ([{"x": torch.zeros(4, 6), "labels": torch.zeros(4)}], {}, "labels must be whole numbers"),
+        ([{"x": torch.zeros(4, 6), "labels": torch.full((4,), -100)}], {}, "unlabeled"),
+        (iter([]), {}, "only once"),
+        ({"train": [], "test": []}, {}, r"several \(train, test\)"),
+        ({"train": []}, {"split": "test"}, "split is 'test'"),
+        (pairs(4), {}, "1 of 5 classes have no sample"),
+        (pairs(), {"classifier": "head"}, r'classifier is \'head\'.*"first" \(5 → 5\)'),
+        (pairs(), {"layers": "all"}, "no stack of blocks"),
+        (pairs(), {"layers": ["body.9"]}, r"got \['body.9'\]"),
+        (pairs(), {"measures": "nc9"}, "nc9"),
+        (pairs(), {"pooling": "max"}, "pooling must be mean, first, last"),
+        (pairs(), {"min_class_count": 5}, "fewer than 2 classes"),
+        (pairs(), {"classifier": None, "measures": ["nc3"]}, "the model has no classifier: add nc1"),
+        ([(torch.full((10, 6), float("nan")), torch.arange(10) % K)], {"classifier": "first"}, "NaN"),
+    ],
+)
+def test_what_cannot_be_measured_is_an_error_that_says_why(data, options, message):
+    with pytest.raises(ValueError, match=message):
+        measure_collapse(Network(), data, **options)
+
+
+def test_a_network_whose_logits_come_from_no_linear_layer_is_an_error_with_a_way_out():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(6, 4), nn.ReLU())
+    model.append(nn.Unflatten(1, (4, 1)))
+    model.append(nn.Conv1d(4, K, 1))
+    model.append(nn.Flatten())
+    with pytest.raises(ValueError, match=r"no linear layer has the model's 5 logits.*classifier=None"):
+        measure_collapse(model, pairs())
+    assert measure_collapse(model, pairs(), classifier=None)["nc1"] > 0
+
+
+def test_reports_are_written_as_tables_and_figures(tmp_path):
+    model = make_model("vit")
+    report = measure_collapse(model, make_batches(model, (20,)), layers="all", measures="all")
+    lines = report.write(tmp_path / "out" / "collapse.csv").read_text().splitlines()
+    assert len(lines) == 4
+    assert lines[0].startswith("layer,pooling,width,num_samples,num_classes,nc1,")
+    assert '"left_out"' in report.write(tmp_path / "collapse.json").read_text()
+    from PIL import Image
+
+    with Image.open(report.write(tmp_path / "collapse.png")) as figure:
+        assert len(np.unique(np.asarray(figure.convert("RGB")).reshape(-1, 3), axis=0)) > 20
+    with pytest.raises(ValueError, match=r"output must end in \.csv"):
+        report.write(tmp_path / "collapse.txt")
+    with pytest.raises(KeyError, match="second look"):
+        report["nc4"]
