@@ -2,7 +2,9 @@
 
 from .arguments import DataArguments, ModelArguments, Recipe, SweepArguments, parse_recipe
 from .execute import SweepOutcome, run_sweep
+from .report import write_report
 from .results import COLUMNS, collect_results, read_results, results_table
+from .summary import summarize
 
 __all__ = [
     "COLUMNS",
@@ -16,4 +18,6 @@ __all__ = [
     "read_results",
     "results_table",
     "run_sweep",
+    "summarize",
+    "write_report",
 ]

@@ -255,7 +255,7 @@ _CAPTIONS = {
         "Some training samples' features (dots), class means (circles) and classifier rows (crosses) of the first "
         "seed's shallowest and deepest network, about the global mean and scaled by the means' mean norm. The plane "
         "is the one in which the simplex ETF nearest to the classifier is a regular polygon: at complete collapse "
-        "every feature of a class sits at its corner.",
+        "every feature of a class sits at its corner. Two classes have a line, and their largest spread across it.",
     ),
     "comparison": (
         "Beside other sweeps",

@@ -28,6 +28,7 @@ def layers_figure(layers: pd.DataFrame) -> Figure:
         axes.fill_between(
             position, (mean - deviation).clip(lower=mean / 10), mean + deviation, color=colour, alpha=0.2, linewidth=0
         )
+    axes.set_xlim(-0.03, 1.03)
     axes.set_xlabel("blocks passed $l / L$ (0: embedding, 1: features)")
     axes.set_ylabel("NC1 of LN$(h_l)$")
     log_axis(axes)
@@ -72,6 +73,8 @@ def _network(panel, points: pd.DataFrame, num_classes: int) -> None:
     panel.scatter(means["x"], means["y"], s=20, c=colours, edgecolors=INK, linewidths=0.6, zorder=3)
     rows = points[points["kind"] == "classifier"]
     panel.scatter(rows["x"], rows["y"], s=14, c=INK, marker="x", linewidths=0.6, zorder=4)
+    reach = max(1.15, 1.03 * points[["x", "y"]].abs().max().max(), panel.get_xlim()[1])
+    panel.set(xlim=(-reach, reach), ylim=(-reach, reach))
     panel.set_aspect("equal")
     panel.grid(False)
     panel.set(xticks=[], yticks=[])
