@@ -16,13 +16,18 @@ import sys
 from transformers.utils.logging import disable_progress_bar
 
 from hf_ncollapse.sweeps import parse_recipe, run_sweep
+from hf_ncollapse.sweeps.estimate import print_plan
 
 
 def main(arguments: list[str]) -> int:
     """Run every sweep of the recipe; 0 when all runs finished, 1 when some did not, 2 for a mistake in the recipe."""
     disable_progress_bar()  # of saving and loading weights; the sweep shows its own
     try:
-        recipes, _ = parse_recipe(arguments, prog="train.py", description=__doc__, extend=add_options)
+        recipes, options = parse_recipe(arguments, prog="train.py", description=__doc__, extend=add_options)
+        if options.dry_run:
+            for recipe in recipes:
+                print_plan(recipe)
+            return 0
         outcomes = [run_sweep(recipe) for recipe in recipes]
     except (ValueError, ImportError, OSError) as error:
         if "--traceback" in arguments:
@@ -37,6 +42,9 @@ def main(arguments: list[str]) -> int:
 
 def add_options(parser) -> None:
     """Options of this script that are not part of a recipe."""
+    parser.add_argument(
+        "--dry_run", action="store_true", help="print the runs, their time and size, and train nothing"
+    )
     parser.add_argument("--traceback", action="store_true", help="show the traceback of an error")
 
 

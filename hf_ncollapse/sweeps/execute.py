@@ -13,6 +13,7 @@ from transformers.trainer_callback import ExportableState
 
 from ..training.arguments import CollapseTrainingArguments
 from ..training.data import ClassificationData, load_classification_data
+from ..training.processes import check_processes
 from ..training.trainer import CollapseTrainer, NonFiniteLossError
 from .architectures import architecture_named, build_config, build_model
 from .arguments import Recipe
@@ -52,6 +53,26 @@ class RunClock(TrainerCallback, ExportableState):
         return {"args": {"seconds": self.seconds}, "attributes": {}}
 
 
+def prepare_sweep(recipe: Recipe) -> tuple[CollapseTrainingArguments, ClassificationData, list[Run]]:
+    """Check everything that can be checked before training; return the shared arguments, the data and the runs.
+
+    Raises:
+        ValueError: a mistake in the recipe.
+        ImportError: a data package is missing.
+        ConnectionError: the data are on the Hub, which cannot be reached.
+    """
+    arguments = CollapseTrainingArguments(**{**recipe.training, "report_to": "none"})
+    state = PartialState()
+    check_processes(state)
+    architecture_named(recipe.sweep.architecture)
+    with state.main_process_first():
+        data = load_classification_data(recipe.data)
+    runs = plan_runs(recipe, arguments.learning_rate, arguments.max_steps)
+    for depth in recipe.sweep.depths:
+        build_config(recipe.sweep.architecture, depth, recipe.model, data)
+    return arguments, data, runs
+
+
 def run_sweep(recipe: Recipe) -> SweepOutcome:
     """Train what is not finished yet, and write the table after every run.
 
@@ -63,14 +84,8 @@ def run_sweep(recipe: Recipe) -> SweepOutcome:
         ImportError: a data package is missing.
         OSError: the folder cannot be written.
     """
+    _, data, runs = prepare_sweep(recipe)
     state = PartialState()
-    defaults = CollapseTrainingArguments(**{**recipe.training, "report_to": "none"})
-    architecture_named(recipe.sweep.architecture)
-    with state.main_process_first():
-        data = load_classification_data(recipe.data)
-    runs = plan_runs(recipe, defaults.learning_rate, defaults.max_steps)
-    for run in runs:
-        build_config(recipe.sweep.architecture, run.depth, recipe.model, data)
     if state.is_main_process:
         claim_folder(recipe)
     state.wait_for_everyone()

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+import torch
 from transformers import TrainingArguments
 from transformers.trainer_utils import SchedulerType
 
@@ -29,14 +30,15 @@ class CollapseTrainingArguments(TrainingArguments):
         logging_steps, eval_steps (`float`, default to 0.1): a tenth of the run.
         logging_nan_inf_filter (`bool`, defaults to `False`): the trainer stops at a non-finite loss instead.
         dataloader_pin_memory, ddp_find_unused_parameters, remove_unused_columns (`bool`, default to `False`).
+        use_cpu (`bool`, defaults to whether there is no accelerator): so that several processes find each other.
 
     > Parameters of this class
 
     Args:
         changed_objective (`list[str]`, *optional*):
             Names of arguments that may change the objective in this run, out of `optim`, `weight_decay`,
-            `max_grad_norm`, `label_smoothing_factor` and `neftune_noise_alpha`. The logged objective and gap remain
-            those of the model's config.
+            `max_grad_norm`, `label_smoothing_factor`, `neftune_noise_alpha` and `average_tokens_across_devices`. The
+            logged objective and gap remain those of the model's config.
 
     Raises:
         ValueError: if an argument would change the objective and `changed_objective` does not name it.
@@ -85,6 +87,14 @@ class CollapseTrainingArguments(TrainingArguments):
             self.require_permission(
                 "neftune_noise_alpha", self.neftune_noise_alpha, "None: noise changes the objective"
             )
+        if not self.average_tokens_across_devices:
+            self.require_permission(
+                "average_tokens_across_devices",
+                self.average_tokens_across_devices,
+                "True: processes with shares of different sizes would weigh samples differently",
+            )
+        # Several processes without a GPU find each other only with this; otherwise each would train alone.
+        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         # transformers knows no coupled Adam: its own validation sees a name that it knows.
         if coupled_optimizer is not None:
             self.optim = "sgd"

@@ -15,6 +15,7 @@ from ..neural_collapse.class_statistics import ClassStatistics
 from ..theory import GUFMOptimum, gufm_optimum
 from .arguments import CollapseTrainingArguments
 from .batches import BatchLoader, ProcessBatchSampler
+from .processes import check_processes
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -43,7 +44,8 @@ class CollapseTrainer(Trainer):
         **kwargs: as for the Trainer.
 
     Raises:
-        ValueError: if `weight_decay` contradicts the config, or the optimiser's penalty is not the objective's.
+        ValueError: if `weight_decay` contradicts the config, the optimiser's penalty is not the objective's, or the
+            processes that were launched would not train together.
         NonFiniteLossError: from `train`, at the first step whose loss is not finite.
     """
 
@@ -53,6 +55,7 @@ class CollapseTrainer(Trainer):
         args = args if args is not None else CollapseTrainingArguments(output_dir="trainer_output")
         if not isinstance(args, CollapseTrainingArguments):
             raise ValueError(f"args is a {type(args).__name__}; it takes CollapseTrainingArguments")
+        check_processes(args.distributed_state)
         super().__init__(model, args, **kwargs)
         l2_coefficient = self.model.config.resolved_l2_coefficient
         if args.weight_decay is None:
@@ -89,7 +92,7 @@ class CollapseTrainer(Trainer):
         penalised = sum(
             p.numel()
             for group in optimizer.param_groups
-            if math.isclose(group["weight_decay"], self.args.weight_decay, rel_tol=1e-9)
+            if math.isclose(group.get("weight_decay", 0.0), self.args.weight_decay, rel_tol=1e-9)
             for p in group["params"]
         )
         every = sum(p.numel() for p in (model or self.model).parameters() if p.requires_grad)

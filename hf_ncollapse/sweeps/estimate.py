@@ -1,0 +1,80 @@
+"""What a sweep will cost, before it is run."""
+
+import math
+import time
+
+import torch
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from ..training.arguments import CollapseTrainingArguments
+from ..training.data import ClassificationData
+from .architectures import build_config, build_model
+from .arguments import Recipe
+from .execute import prepare_sweep
+from .plan import Run
+
+# Steps timed at each depth; the first ones, which allocate memory, do not count.
+_WARM_UP, _TIMED = 1, 3
+# Weights, and in a checkpoint Adam's two averages of them.
+_BYTES_PER_WEIGHT = 4
+
+
+def print_plan(recipe: Recipe) -> None:
+    """Print every run of a sweep, with its steps, learning rate, and estimated time and size; train nothing.
+
+    The time is measured on this machine, from a few forward and backward passes at each depth in one process, without
+    evaluation and saving.
+
+    Raises:
+        ValueError, ImportError, OSError: as `run_sweep` would, before any training.
+    """
+    arguments, data, runs = prepare_sweep(recipe)
+    console = Console(soft_wrap=True, highlight=False)
+    table = Table(title=f"{recipe.sweep.sweep}: {recipe.sweep.architecture} on {recipe.data.dataset}", box=SIMPLE_HEAD)
+    for heading in ("depth", "seed", "starts from", "steps", "learning rate", "minutes", "MB"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    costs = {depth: _cost_of_depth(recipe, data, depth, arguments) for depth in recipe.sweep.depths}
+    total_seconds = total_bytes = 0.0
+    for run in runs:
+        seconds_per_step, size = costs[run.depth]
+        steps = _steps(run, data, arguments)
+        seconds = 0.0 if run.is_finished else steps * seconds_per_step
+        start = "finished" if run.is_finished else f"depth {run.parent.depth}" if run.parent else "random weights"
+        table.add_row(
+            *(str(run.depth), str(run.seed), start, str(steps), f"{run.learning_rate:.2g}"),
+            *(f"{seconds / 60:.1f}", f"{size / 1e6:.2f}"),
+        )
+        total_seconds, total_bytes = total_seconds + seconds, total_bytes + size
+    console.print(table)
+    console.print(
+        f"{len(runs)} runs, about {total_seconds / 60:.1f} minutes and {total_bytes / 1e6:.1f} MB of weights"
+    )
+    console.print(f"folder: {recipe.folder}")
+
+
+def _steps(run: Run, data: ClassificationData, arguments: CollapseTrainingArguments) -> int:
+    if run.max_steps > 0:
+        return run.max_steps
+    samples_a_step = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
+    return math.ceil(arguments.num_train_epochs * math.ceil(len(data.train) / samples_a_step))
+
+
+def _cost_of_depth(
+    recipe: Recipe, data: ClassificationData, depth: int, arguments: CollapseTrainingArguments
+) -> tuple[float, int]:
+    """Seconds a step and bytes of weights."""
+    config = build_config(recipe.sweep.architecture, depth, recipe.model, data)
+    model = build_model(recipe.sweep.architecture, config, data).to(arguments.device)
+    count = min(arguments.per_device_train_batch_size, len(data.train))
+    batch = {name: value.to(arguments.device) for name, value in data.train.__getitems__(torch.arange(count)).items()}
+    times = []
+    for _ in range(_WARM_UP + _TIMED):
+        start = time.perf_counter()
+        for _ in range(arguments.gradient_accumulation_steps):
+            # Reading the gradient back waits for an accelerator to finish.
+            model(**batch).loss.backward()
+            model.classifier.weight.grad.sum().item()
+        times.append(time.perf_counter() - start)
+    return min(times[_WARM_UP:]), _BYTES_PER_WEIGHT * model.num_parameters()

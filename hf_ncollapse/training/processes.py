@@ -1,0 +1,38 @@
+"""A launch that would silently train something else than its processes together is stopped here."""
+
+import os
+
+from accelerate import PartialState
+from accelerate.utils import DistributedType, get_int_from_env
+
+# Where torchrun, accelerate and the MPI launchers say how many processes they started.
+_WORLD_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+
+
+def check_processes(state: PartialState) -> None:
+    """Check that the processes that were launched train together.
+
+    Args:
+        state: what this process sees of the others.
+
+    Raises:
+        ValueError: the launcher was asked for another number of processes than there are here, or they would not
+            exchange their gradients.
+    """
+    launched = get_int_from_env(_WORLD_SIZES, 1)
+    if launched != state.num_processes:
+        raise ValueError(
+            f"{launched} processes were launched, but each of them sees {state.num_processes} and would train alone; "
+            "without GPUs set use_cpu, and launch through recipes/accelerate_configs"
+        )
+    if state.num_processes > 1 and state.distributed_type == DistributedType.NO:
+        raise ValueError(
+            f"{state.num_processes} processes were launched, but their gradients would not be synchronised; without "
+            "GPUs set use_cpu and leave ddp_backend alone"
+        )
+    # accelerate sets these two together only when it is asked for several processes and starts a single one.
+    if launched == 1 and "ACCELERATE_USE_CPU" in os.environ and "MASTER_ADDR" in os.environ:
+        raise ValueError(
+            "accelerate was asked for several processes and started one, as it does with --cpu; launch with "
+            "--config_file recipes/accelerate_configs/cpu_2_processes.yaml, or unset MASTER_ADDR to train in one"
+        )
