@@ -14,6 +14,8 @@ __version__ = "0.1.0"
 _PUBLIC_NAMES: dict[str, str] = {
     **dict.fromkeys(_models.__all__, "hf_ncollapse.models"),
     "ClassStatistics": "hf_ncollapse.neural_collapse.class_statistics",
+    "CollapseTrainer": "hf_ncollapse.training.trainer",
+    "CollapseTrainingArguments": "hf_ncollapse.training.arguments",
     "install_metric": "hf_ncollapse.hub.metric",
     "load_metric": "hf_ncollapse.hub.metric",
 }
