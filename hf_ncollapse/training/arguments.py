@@ -1,12 +1,13 @@
 """Training arguments whose defaults minimise the objective of the theory and nothing else."""
 
+import inspect
 from dataclasses import dataclass, field
 
 import torch
 from transformers import TrainingArguments
 from transformers.trainer_utils import SchedulerType
 
-COUPLED_OPTIMIZERS = ("adam", "sgd")
+COUPLED_OPTIMIZERS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
 
 
 @dataclass
@@ -101,6 +102,7 @@ class CollapseTrainingArguments(TrainingArguments):
         super().__post_init__()
         if coupled_optimizer is not None:
             self.optim = coupled_optimizer
+            self.optimizer_options()
 
     def require_permission(self, name: str, value: object, takes: str) -> None:
         """Raise unless the user named the argument in `changed_objective`."""
@@ -111,7 +113,11 @@ class CollapseTrainingArguments(TrainingArguments):
             )
 
     def optimizer_options(self) -> dict[str, float]:
-        """`optim_args` as numbers by name; the penalty is not among them."""
+        """Return `optim_args` as numbers by name; the penalty is not among them.
+
+        Raises:
+            ValueError: if it is not `name=number,...` with names that the coupled optimiser takes.
+        """
         options = {}
         for pair in filter(None, (self.optim_args or "").replace(" ", "").split(",")):
             name, separator, value = pair.partition("=")
@@ -119,5 +125,11 @@ class CollapseTrainingArguments(TrainingArguments):
                 raise ValueError(f"optim_args is {self.optim_args!r}; it takes key=value pairs with commas between")
             if name == "weight_decay":
                 raise ValueError("optim_args names weight_decay; λ is l2_coefficient of the model's config")
-            options[name] = float(value)
+            try:
+                options[name] = float(value)
+            except ValueError:
+                raise ValueError(f"optim_args is {self.optim_args!r}; it takes numbers, not {value!r}") from None
+        taken = inspect.signature(COUPLED_OPTIMIZERS[self.optim]).parameters
+        if unknown := sorted(set(options) - set(taken)):
+            raise ValueError(f"optim_args names {', '.join(unknown)}; {self.optim} takes {', '.join(taken)}")
         return options

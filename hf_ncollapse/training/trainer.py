@@ -13,7 +13,7 @@ from ..models.residual_layers import feature_norm
 from ..neural_collapse import measures
 from ..neural_collapse.class_statistics import ClassStatistics
 from ..theory import GUFMOptimum, gufm_optimum
-from .arguments import CollapseTrainingArguments
+from .arguments import COUPLED_OPTIMIZERS, CollapseTrainingArguments
 from .batches import BatchLoader, ProcessBatchSampler
 from .processes import check_processes
 
@@ -73,14 +73,11 @@ class CollapseTrainer(Trainer):
     @staticmethod
     def get_optimizer_cls_and_kwargs(args, model=None):
         """Adam or SGD with coupled L2; others, once allowed by name, are transformers' own."""
-        if args.optim == "adam":
-            kwargs = {"betas": (args.adam_beta1, args.adam_beta2), "eps": args.adam_epsilon}
-            optimizer = torch.optim.Adam
-        elif args.optim == "sgd":
-            kwargs, optimizer = {}, torch.optim.SGD
-        else:
+        optimizer = COUPLED_OPTIMIZERS.get(args.optim)
+        if optimizer is None:
             return Trainer.get_optimizer_cls_and_kwargs(args, model)
-        return optimizer, {"lr": args.learning_rate, "fused": True, **kwargs, **args.optimizer_options()}
+        adam = {"betas": (args.adam_beta1, args.adam_beta2), "eps": args.adam_epsilon} if args.optim == "adam" else {}
+        return optimizer, {"lr": args.learning_rate, "fused": True, **adam, **args.optimizer_options()}
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         """Create the optimiser and check that it minimises the objective."""
