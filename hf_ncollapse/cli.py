@@ -10,9 +10,231 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="hf-ncollapse", description="Measure, certify and publish neural collapse.")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    _add_measure(commands)
+    _add_theory(commands)
     _add_install_metric(commands)
     _add_report(commands)
     return parser
+
+
+def _add_measure(commands) -> None:
+    command = commands.add_parser(
+        "measure",
+        help="measure the collapse of any Hugging Face classifier, encoder or language model, layer by layer",
+        description="Measure neural collapse at the classifier's input, and after every block with --layers all.",
+        epilog=(
+            "examples:\n"
+            "  hf-ncollapse measure textattack/bert-base-uncased-imdb --dataset stanfordnlp/imdb --limit 2000 \\\n"
+            "      --layers all --test-split test --output collapse.csv collapse.png\n"
+            "  hf-ncollapse measure runs/mnist5k-rn1-demo/depth-8/seed-0 --dataset mnist-5k --layers all\n"
+            "  hf-ncollapse measure openai-community/gpt2 --dataset imdb-25k --limit 500 --min-class-count 10\n"
+            "The classifier is the linear layer whose output the model returns; what was found is printed first.\n"
+            "All values are 0 at exact collapse. Python: hf_ncollapse.inspection.measure_collapse"
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("model", help="Hub id or local folder of a checkpoint")
+    command.add_argument(
+        "--dataset", required=True, help="Hub id, local folder, CSV, JSON or Parquet file, or a packaged set's name"
+    )
+    command.add_argument("--dataset-config", metavar="NAME", help="configuration of a Hub data set that has several")
+    command.add_argument("--split", default="train", help="split to measure; train by default")
+    command.add_argument("--test-split", metavar="SPLIT", help="measure this one too, about the first's class means")
+    command.add_argument(
+        "--input-column", metavar="COLUMN", help="found by its name by default: image, text, audio, …"
+    )
+    command.add_argument("--label-column", metavar="COLUMN", help="label or labels by default")
+    command.add_argument("--limit", type=int, metavar="N", help="measure N random samples, always the same ones")
+    command.add_argument(
+        "--layers", nargs="+", default=["last"], help='"last" (the features, default), "all" blocks, or module names'
+    )
+    command.add_argument(
+        "--measures", nargs="+", help='"paper", "all" or names; by default nc1, nc2, nc2_means and nc3'
+    )
+    command.add_argument("--classifier", default="auto", metavar="MODULE", help="the last linear layer, if not found")
+    command.add_argument("--pooling", default="mean", choices=("mean", "first", "last"), help="of blocks, over tokens")
+    command.add_argument(
+        "--min-class-count", type=int, metavar="N", help="leave out classes with fewer samples (1: the absent ones)"
+    )
+    command.add_argument("--max-length", type=int, metavar="N", help="largest number of tokens of a text")
+    command.add_argument("--batch-size", type=int, default=32)
+    command.add_argument("--revision", help="branch, tag or commit of the model")
+    command.add_argument("--trust-remote-code", action="store_true", help="run code that comes with the checkpoint")
+    command.add_argument(
+        "--output", type=Path, nargs="+", default=[], metavar="FILE", help=".csv, .json, and .png, .svg or .pdf"
+    )
+    command.set_defaults(run=_run_measure)
+
+
+def _run_measure(options: argparse.Namespace) -> int:
+    import os
+
+    from accelerate import PartialState
+    from torch import accelerator
+    from transformers.utils.logging import disable_progress_bar
+
+    from hf_ncollapse.inspection import load_checkpoint, measure_collapse
+
+    unknown = [path for path in options.output if path.suffix not in (".csv", ".json", ".png", ".svg", ".pdf")]
+    if unknown:
+        raise ValueError(f"--output must end in .csv, .json, .png, .svg or .pdf, got {unknown[0].name!r}")
+    if options.limit is not None and options.limit < 1:
+        raise ValueError(f"--limit must be at least 1, got {options.limit}")
+    is_main = True
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:  # started by `accelerate launch` or torchrun
+        is_main = PartialState(cpu=not accelerator.is_available()).is_main_process
+    disable_progress_bar()  # of loading weights
+    checkpoint = load_checkpoint(options.model, revision=options.revision, trust_remote_code=options.trust_remote_code)
+    collate = checkpoint.collate(
+        input_column=options.input_column, label_column=options.label_column, max_length=options.max_length
+    )
+    keywords = {"measures": options.measures} if options.measures else {}
+    if options.measures and len(options.measures) == 1:
+        keywords["measures"] = options.measures[0]
+    training = None
+    for split in (options.split, options.test_split):
+        if split is None:
+            continue
+        report = measure_collapse(
+            checkpoint.model,
+            _labelled_rows(options, split),
+            layers=options.layers[0] if len(options.layers) == 1 else options.layers,
+            classifier=None if options.classifier == "none" else options.classifier,
+            pooling=options.pooling,
+            training=training,
+            min_class_count=options.min_class_count,
+            batch_size=options.batch_size,
+            collate=collate,
+            **keywords,
+        )
+        if is_main:
+            print(f"{options.dataset}, split {split}\n{report}" if training is None else f"\nsplit {split}\n{report}")
+            for path in options.output:
+                print(report.write(path if training is None else path.with_stem(f"{path.stem}-{split}")))
+        training = report
+    return 0
+
+
+def _labelled_rows(options: argparse.Namespace, split: str):
+    """The rows of one split: a packaged set's, a local one's or the Hub's."""
+    import datasets
+    import torch
+
+    from hf_ncollapse.training.data import DATASETS, DataArguments
+    from hf_ncollapse.training.data.sources import load_source
+
+    name, path = options.dataset, Path(options.dataset)
+    if name in DATASETS:
+        source = load_source(DataArguments(name))
+        parts = {"train": source.train} | ({"test": source.test} if source.test is not None else {})
+        if split not in parts:
+            raise ValueError(f"--split is {split!r}, {name} has {', '.join(parts)}")
+        rows = _PackagedRows(parts[split], source.modality)
+    elif path.is_file():
+        builders = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+        if path.suffix not in builders:
+            raise ValueError(f"--dataset is {name!r}; a file must end in {', '.join(builders)}")
+        rows = datasets.load_dataset(builders[path.suffix], data_files={split: str(path)}, split=split)
+    elif path.is_dir() and ((path / "dataset_info.json").is_file() or (path / "dataset_dict.json").is_file()):
+        rows = datasets.load_from_disk(str(path))
+        if isinstance(rows, dict):
+            if split not in rows:
+                raise ValueError(f"--split is {split!r}, {name} has {', '.join(rows)}")
+            rows = rows[split]
+    elif path.is_dir() or name.count("/") <= 1:
+        try:
+            rows = datasets.load_dataset(name, options.dataset_config, split=split)
+        except datasets.exceptions.DatasetNotFoundError as error:
+            raise ValueError(
+                f"--dataset is {name!r}, which is no packaged set ({', '.join(sorted(DATASETS))}), no local path, and "
+                f"not found on the Hub: {error}"
+            ) from error
+        except ConnectionError as error:
+            raise ConnectionError(
+                f"--dataset {name!r} is neither in the cache nor reachable. With no network there are local files and "
+                f"{', '.join(sorted(DATASETS))}: {error}"
+            ) from error
+    else:
+        raise ValueError(f"--dataset is {name!r}, which is no file or folder here and no Hub id, namespace/name")
+    if options.limit is not None and options.limit < len(rows):
+        # Many sets are sorted by class.
+        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[: options.limit].tolist()
+        rows = rows.select(order) if hasattr(rows, "select") else torch.utils.data.Subset(rows, order)
+    return rows
+
+
+class _PackagedRows:
+    """A packaged set's part as rows of raw inputs and labels."""
+
+    def __init__(self, part, input_column: str):
+        self.part, self.input_column = part, input_column
+
+    def __len__(self) -> int:
+        return len(self.part.labels)
+
+    def __getitem__(self, index: int) -> dict:
+        return {self.input_column: self.part.take([index])[0], "label": int(self.part.labels[index])}
+
+
+def _add_theory(commands) -> None:
+    command = commands.add_parser(
+        "theory",
+        help="print the optimum J* that no network can go below, and the geometry it has",
+        description="The global optimum of the unconstrained features model: no network's objective is below J*.",
+        epilog=(
+            "examples:\n"
+            "  hf-ncollapse theory --classes 10 --l2 0.005\n"
+            "  hf-ncollapse theory --classes 10 --l2 0.005 --loss mse --norm-scale sqrt --hidden-size 64\n"
+            "  hf-ncollapse theory --class-counts 8 4 2 2 --l2 0.005"
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    classes = command.add_mutually_exclusive_group(required=True)
+    classes.add_argument("--classes", type=int, metavar="K", help="number of classes, of equal size")
+    classes.add_argument("--class-counts", type=int, nargs="+", metavar="N", help="samples of each class, if unequal")
+    command.add_argument(
+        "--l2", type=float, required=True, metavar="λ", help="coefficient of (λ/2)‖θ‖², at this depth"
+    )
+    command.add_argument("--loss", choices=("cross_entropy", "mse"), default="cross_entropy")
+    command.add_argument(
+        "--norm-scale",
+        choices=("unit", "sqrt"),
+        default="unit",
+        help="norm of a feature: 1, or √d (needs --hidden-size)",
+    )
+    command.add_argument("--hidden-size", type=int, metavar="d", help="width of the features; checked when given")
+    command.set_defaults(run=_run_theory)
+
+
+def _run_theory(options: argparse.Namespace) -> int:
+    import math
+
+    from hf_ncollapse.theory import gufm_optimum
+
+    counts = options.class_counts or [1] * options.classes
+    if options.norm_scale == "sqrt" and options.hidden_size is None:
+        raise ValueError("--norm-scale sqrt makes features of norm √d: give --hidden-size d")
+    radius = 1.0 if options.norm_scale == "unit" else math.sqrt(options.hidden_size)
+    optimum = gufm_optimum(counts, options.l2, loss=options.loss, radius=radius, hidden_size=options.hidden_size)
+    num_classes = len(counts)
+    equal = len(set(counts)) == 1
+    over_classes = "" if equal else ", mean over the classes"
+    lines = [
+        ("J*", optimum.objective, "numerical, best of several starts" if optimum.is_numerical else "closed form"),
+        ("fit", optimum.fit, "(1/N) Σ ℓ"),
+        ("penalty", optimum.regularization, "(λ/2)‖W‖²"),
+        ("classifier norm", optimum.classifier_norm, f"‖w_k‖{over_classes}"),
+        ("logit margin", optimum.logit_margin, f"own class's logit minus the others' mean{over_classes}"),
+        ("feature norm", radius, f"norm_scale {options.norm_scale}"),
+    ]
+    if options.loss == "mse":
+        lines.append(("cosine", 0.0, "between class means: an orthogonal frame"))
+    elif equal:
+        lines.append(("cosine", -1 / (num_classes - 1), "between class means and between rows of W: a simplex ETF"))
+    classes = f"{num_classes} classes" + ("" if equal else f" of {', '.join(map(str, counts))}")
+    print(f"{options.loss}, {classes}, λ = {options.l2:g}")
+    print("\n".join(f"{name:<16}{value:>14.10f}  {meaning}" for name, value, meaning in lines))
+    return 0
 
 
 def _add_install_metric(commands) -> None:

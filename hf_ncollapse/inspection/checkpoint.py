@@ -10,6 +10,7 @@ import torch
 import transformers
 from PIL import Image
 from torch import nn
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 # What the class that a checkpoint was saved from is called -> the Auto class that loads it. A checkpoint without a
 # classifier must not be loaded with one: its weights would be random.
@@ -84,31 +85,66 @@ class _ProcessRows:
         self.processor, self.modality = checkpoint.processor, checkpoint.modality
         self.config = checkpoint.model.config
         self.input_column, self.label_column = input_column, label_column
+        model_name = type(checkpoint.model).__name__
+        self.labels_words = model_name.endswith("ForTokenClassification")
+        self.predicts_tokens = model_name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
+        self.input_names = ("tokens", "words") if self.labels_words else _INPUT_COLUMNS[self.modality]
+        self.label_names = ("ner_tags", "tags", "labels") if self.labels_words else ("label", "labels")
         longest = getattr(self.config, "max_position_embeddings", None) or 512
         self.max_length = max_length or min(longest, 512)
 
     def __call__(self, rows: list[Mapping]) -> dict:
         columns = list(rows[0])
-        names = _INPUT_COLUMNS[self.modality]
-        name = self.input_column or next((name for name in names if name in columns), None)
+        name = self.input_column or next((name for name in self.input_names if name in columns), None)
         if name not in columns:
-            raise ValueError(f"input column is {name or ' or '.join(names)!r}, the data have {', '.join(columns)}")
+            raise ValueError(
+                f"input column is {name or ' or '.join(self.input_names)!r}, the data have {', '.join(columns)}"
+            )
         inputs = [row[name] for row in rows]
-        batch = dict(getattr(self, f"_{self.modality}")(inputs))
-        label = self.label_column or next((name for name in ("label", "labels") if name in columns), None)
-        if label is not None and label not in columns:
-            raise ValueError(f"label column is {label!r}, the data have {', '.join(columns)}")
-        if label is not None:
-            batch["labels"] = torch.as_tensor(np.asarray([row[label] for row in rows]))
-        return batch
+        if self.predicts_tokens:
+            return dict(self._text(inputs))
+        label = self.label_column or next((name for name in self.label_names if name in columns), None)
+        if label not in columns:
+            raise ValueError(
+                f"label column is {label or ' or '.join(self.label_names)!r}, the data have {', '.join(columns)}: "
+                "unlabeled data have no class means"
+            )
+        labels = [row[label] for row in rows]
+        if self.labels_words:
+            return self._words(inputs, labels)
+        return {**getattr(self, f"_{self.modality}")(inputs), "labels": torch.tensor([*map(self._label, labels)])}
+
+    def _label(self, label: int | str | None) -> int:
+        if label is None:
+            raise ValueError("a label is missing: unlabeled data have no class means")
+        if isinstance(label, str):
+            known = getattr(self.config, "label2id", None) or {}
+            if label not in known:
+                raise ValueError(f"label {label!r} is not a class of the model, which has {', '.join(known)}")
+            return int(known[label])
+        return label
+
+    def _words(self, texts: list[list[str]], labels: list[list[int]]) -> dict:
+        """The label of a word is its first token's; the others and the padding have none."""
+        batch = self._text(texts, is_split_into_words=True)
+        aligned = torch.full(batch["input_ids"].shape, -100)
+        for row, of_words in enumerate(labels):
+            previous = None
+            for position, word in enumerate(batch.word_ids(row)):
+                if word is not None and word != previous:
+                    aligned[row, position] = self._label(of_words[word])
+                previous = word
+        return {**batch, "labels": aligned}
 
     def _image(self, images: list) -> Mapping:
         mode = "L" if getattr(self.config, "num_channels", 3) == 1 else "RGB"
         images = [image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image)) for image in images]
         return self.processor([image.convert(mode) for image in images], return_tensors="pt")
 
-    def _text(self, texts: list[str]) -> Mapping:
-        return self.processor(texts, truncation=True, max_length=self.max_length, padding=True, return_tensors="pt")
+    def _text(self, texts: list, **options) -> Mapping:
+        return self.processor(
+            texts, truncation=True, max_length=self.max_length, padding=True, return_tensors="pt", **options
+        )
 
     def _audio(self, sounds: list) -> Mapping:
         waves = [sound["array"] if isinstance(sound, Mapping) else sound for sound in sounds]
