@@ -52,9 +52,11 @@ def write_summary(folder: Path, results: pd.DataFrame) -> dict[str, object]:
     """Write `summary.json`: [`summarize`], the runs that are planned and not finished, and where the others ran."""
     summary = {**summarize(results), "unfinished": unfinished_runs(folder, results), "environments": []}
     for path in sorted(folder.glob("depth-*/seed-*/metrics.json")):
-        environment = read_json(path).get("environment")
-        if environment is not None and environment not in summary["environments"]:
-            summary["environments"].append(environment)
+        metrics = read_json(path)
+        if "environment" in metrics:
+            environment = {**metrics["environment"], "processes": metrics["processes"]}
+            if environment not in summary["environments"]:
+                summary["environments"].append(environment)
     path = folder / "summary.json"
     if not summary["environments"] and path.is_file():
         summary["environments"] = read_json(path).get("environments", [])
