@@ -5,6 +5,7 @@ from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from .collapse_report import CollapseReport
 
@@ -42,9 +43,10 @@ def draw_layers(report: CollapseReport, path: Path) -> None:
             label=_TITLES.get(measure, measure),
         )
     axes.set_yscale("log")
-    axes.set_xticks(range(len(names)), _short(names), rotation=35 if len(names) > 4 else 0, ha="right")
-    if len(names) <= 4:
-        axes.set_xticks(range(len(names)), _short(names), ha="center")
+    axes.yaxis.set_major_formatter(LogFormatter())
+    axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
+    few = len(names) <= 4
+    axes.set_xticks(range(len(names)), _short(names), rotation=0 if few else 35, ha="center" if few else "right")
     axes.set_xlabel("layer")
     axes.set_ylabel("distance from collapse")
     details = report.layers[-1].details
@@ -58,5 +60,5 @@ def draw_layers(report: CollapseReport, path: Path) -> None:
 
 
 def _short(names: list[str]) -> list[str]:
-    """The names without what the blocks' share at the front: "encoder.layer.3" becomes "layer.3"."""
+    """The end of each name: "encoder.layer.3" becomes "layer.3"."""
     return [".".join(name.split(".")[-2:]) for name in names]

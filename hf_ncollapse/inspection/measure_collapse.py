@@ -337,11 +337,15 @@ def _needs_w(measure: str) -> bool:
 
 @contextmanager
 def _evaluation_mode(model: nn.Module):
-    """Every module in evaluation mode, and afterwards in the mode it was in, frozen parts included."""
+    """Every module in evaluation mode, and afterwards in the mode it was in, frozen parts included.
+
+    The random state comes back as well: a DataLoader draws from it, which would change the training around it.
+    """
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
-        yield
+        with torch.random.fork_rng(devices=[]):
+            yield
     finally:
         for module in training:
             module.training = True

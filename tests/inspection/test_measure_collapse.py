@@ -36,13 +36,23 @@ from hf_ncollapse.neural_collapse import measures
 from hf_ncollapse.neural_collapse.class_statistics import ClassStatistics
 
 K = 5
-SMALL_TEXT = dict(
-    vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24, num_labels=K
-)
-SMALL_VISION = dict(
-    image_size=16, patch_size=8, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24
-)
-STAGES = dict(hidden_sizes=[8, 16], depths=[1, 2])
+SMALL_TEXT = {
+    "vocab_size": 50,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "num_labels": K,
+}
+SMALL_VISION = {
+    "image_size": 16,
+    "patch_size": 8,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+}
+STAGES = {"hidden_sizes": [8, 16], "depths": [1, 2]}
 # Name -> (Auto class, configuration, the name of its classifier, its blocks).
 ARCHITECTURES = {
     "vit": (AutoModelForImageClassification, ViTConfig(**SMALL_VISION, num_labels=K), "classifier", 2),

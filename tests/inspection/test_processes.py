@@ -29,15 +29,16 @@ model, encoder = BertForSequenceClassification(config), BertModel(config)
 def dataset(size):
     generator = torch.Generator().manual_seed(size)
     tokens = torch.randint(5, 50, (size, 9), generator=generator)
-    return Dataset.from_dict({"input_ids": tokens.tolist(), "label": [i % 4 for i in range(size)], "text": ["x"] * size})
+    labels = [i % 4 for i in range(size)]
+    return Dataset.from_dict({"input_ids": tokens.tolist(), "label": labels, "text": ["x"] * size})
 
+inputs = dataset(43).select_columns(["input_ids", "label"]).with_format("torch")
 options = dict(batch_size=8, layers="all", measures="all", progress=False)
 reports = {
     "uneven": measure_collapse(model, dataset(43), **options),
     "less than a batch": measure_collapse(model, dataset(7), **options),
     "encoder": measure_collapse(encoder, dataset(43), **options),
-    "loader": measure_collapse(model, DataLoader(dataset(43).select_columns(["input_ids", "label"]).with_format("torch"),
-                               batch_size=8), **options),
+    "loader": measure_collapse(model, DataLoader(inputs, batch_size=8), **options),
     "second look": measure_collapse(model, dataset(43), measures=["nc1", "nc4"], batch_size=8, progress=False),
 }
 message = None

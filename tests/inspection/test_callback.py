@@ -1,0 +1,101 @@
+"""The callback adds collapse to the log of a stock `Trainer`, and nothing else to its training."""
+
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+from transformers import Trainer, TrainingArguments, ViTConfig, ViTForImageClassification
+
+from hf_ncollapse.inspection import NeuralCollapseCallback, measure_collapse
+
+
+@pytest.fixture(scope="module")
+def digits():
+    images, labels = load_digits(return_X_y=True)
+    pixels = torch.tensor(images, dtype=torch.float32).view(-1, 1, 8, 8) / 8 - 1
+    rows = [{"pixel_values": image, "labels": int(label)} for image, label in zip(pixels, labels, strict=True)]
+    return rows[:800], rows[800:1200]
+
+
+def make_trainer(folder, train, steps, **options):
+    torch.manual_seed(0)
+    config = ViTConfig(
+        image_size=8,
+        patch_size=2,
+        num_channels=1,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        num_labels=10,
+        hidden_dropout_prob=0.1,
+    )
+    arguments = TrainingArguments(
+        str(folder),
+        max_steps=steps,
+        per_device_train_batch_size=32,
+        per_device_eval_batch_size=64,
+        learning_rate=2e-3,
+        use_cpu=True,
+        report_to="none",
+        disable_tqdm=True,
+        logging_strategy="no",
+        save_strategy="no",
+        **options,
+    )
+    return Trainer(model=ViTForImageClassification(config), args=arguments, train_dataset=train)
+
+
+def logged(trainer, key):
+    return {entry["step"]: entry[key] for entry in trainer.state.log_history if key in entry}
+
+
+def test_collapse_of_a_vit_on_digits_falls_while_a_stock_trainer_trains_it(tmp_path, digits):
+    train, test = digits
+    trainer = make_trainer(tmp_path, train, 250)
+    trainer.add_callback(NeuralCollapseCallback(trainer, test_dataset=test, every=100, layers="all"))
+    trainer.train()
+    nc1 = logged(trainer, "train_collapse_nc1")
+    assert list(nc1) == [100, 200, 250]
+    assert nc1[250] < 0.5 * nc1[100]
+    assert nc1[250] < 0.5
+    held_out = logged(trainer, "test_collapse_nc1")
+    assert all(held_out[step] > nc1[step] for step in nc1)
+    assert list(logged(trainer, "train_collapse_nc1/vit.layers.1")) == [100, 200, 250]
+
+    training = measure_collapse(trainer.model, train)
+    assert nc1[250] == pytest.approx(training["nc1"], rel=1e-4)
+    assert held_out[250] == pytest.approx(measure_collapse(trainer.model, test, training=training)["nc1"], rel=1e-4)
+
+
+def test_training_takes_the_same_path_with_and_without_the_callback(tmp_path, digits):
+    train, _ = digits
+    weights = []
+    for with_callback in (False, True):
+        trainer = make_trainer(tmp_path, train[:200], 8)
+        if with_callback:
+            trainer.add_callback(NeuralCollapseCallback(trainer, every=3))
+        trainer.train()
+        assert trainer.model.training
+        weights.append(nn.utils.parameters_to_vector(trainer.model.parameters()).detach())
+    assert torch.equal(*weights)
+
+
+def test_every_epoch_is_measured_once(tmp_path, digits):
+    trainer = make_trainer(tmp_path, digits[0][:96], -1, num_train_epochs=2)
+    trainer.add_callback(NeuralCollapseCallback(trainer, measures="paper"))
+    trainer.train()
+    assert list(logged(trainer, "train_collapse_nc3")) == [3, 6]
+
+
+@pytest.mark.parametrize("every", ["step", 0, True])
+def test_an_unknown_interval_is_an_error(tmp_path, digits, every):
+    trainer = make_trainer(tmp_path, digits[0], 1)
+    with pytest.raises(ValueError, match='every must be "epoch" or a number of steps'):
+        NeuralCollapseCallback(trainer, every=every)
+
+
+def test_a_trainer_without_a_training_set_needs_one_to_be_given(tmp_path):
+    trainer = make_trainer(tmp_path, None, 1)
+    with pytest.raises(ValueError, match="train_dataset must be given"):
+        NeuralCollapseCallback(trainer)
