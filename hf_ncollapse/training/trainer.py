@@ -35,7 +35,9 @@ class CollapseTrainer(Trainer):
 
     Every evaluation logs `fit`, `regularization` and its parts `regularization_embedding`, `_body` and `_classifier`,
     `objective` (J), `gufm_optimum` (J*), `gap` (J − J* ≥ 0), `train_accuracy`, `test_accuracy`, `nc1`, `nc2`, `nc3`,
-    and returns them with the usual `eval_` prefix. J* is left out, with one warning, where the theory has none.
+    and returns them with the usual `eval_` prefix. `nc2` is the distance from the frame of the loss's optimum: of W Wᵀ
+    from the simplex ETF's for cross-entropy, of the class means from an orthogonal frame for MSE. J* is left out, with
+    one warning, where the theory has none.
 
     Args:
         model: a classifier of the package, with its objective in its config.
@@ -186,10 +188,13 @@ class CollapseTrainer(Trainer):
         measured["train_accuracy"] = training["accuracy"]
         if eval_dataset is not None:
             measured["test_accuracy"] = self._pass_over(eval_dataset)["accuracy"]
+        # The optimum of the squared loss is an orthogonal frame, not a simplex.
+        is_squared = self.model.config.loss == "mse"
+        nc2 = measures.nc2_orthogonal(statistics) if is_squared else measures.nc2(classifier)
         return {
             **measured,
             "nc1": measures.nc1(statistics),
-            "nc2": measures.nc2(classifier),
+            "nc2": nc2,
             "nc3": measures.nc3(statistics, classifier),
         }
 
