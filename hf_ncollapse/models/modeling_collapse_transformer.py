@@ -65,7 +65,7 @@ class CollapseSelfAttention(nn.Module):
     def forward(
         self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        shape = (*hidden_states.shape[:-1], -1, self.head_size)
+        shape = (*hidden_states.shape[:-1], self.config.num_attention_heads, self.head_size)
         query, key, value = (
             projection(hidden_states).view(shape).transpose(1, 2) for projection in (self.query, self.key, self.value)
         )
@@ -265,7 +265,7 @@ class CollapseTransformerModel(CollapseTransformerPreTrainedModel):
         mask = create_bidirectional_mask(self.config, hidden_states, attention_mask)
         for layer in self.layers:
             hidden_states = layer(hidden_states, attention_mask=mask, **kwargs)
-        return CollapseModelOutput(features=self.norm(self._pool(hidden_states, attention_mask)))
+        return CollapseModelOutput(features=self.norm(self.pool(hidden_states, attention_mask)))
 
     def _truncate(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None
@@ -281,7 +281,7 @@ class CollapseTransformerModel(CollapseTransformerPreTrainedModel):
         kept = attention_mask.bool().logical_not().to(torch.int8).argsort(dim=1, stable=True)[:, :limit]
         return input_ids.gather(1, kept), attention_mask.gather(1, kept)
 
-    def _pool(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+    def pool(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
         """Go from tokens (N, T, d) to one vector (N, d); a text without a token goes to 0."""
         if attention_mask is None:
             return hidden_states.mean(dim=1) if self.config.pooling == "mean" else hidden_states[:, 0]

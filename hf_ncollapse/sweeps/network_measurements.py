@@ -112,7 +112,7 @@ def measure_network(model, data: ClassificationData) -> tuple[list[float], dict[
             output = model(**batch, output_hidden_states=True)
             for layer, states in enumerate(output.hidden_states):
                 if states.dim() == 3:
-                    states = network._pool(states, batch.get("attention_mask"))
+                    states = network.pool(states, batch.get("attention_mask"))
                 statistics[layer].update(network.norm(states), batch_labels)
             shown.append(output.features[is_shown[indices].to(device)].double().cpu())
     nc1 = [_nc1_or_nan(layer) for layer in statistics]
