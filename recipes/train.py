@@ -13,6 +13,7 @@ Trainer.
 
 import sys
 
+from accelerate import PartialState
 from transformers.utils.logging import disable_progress_bar
 
 from hf_ncollapse.sweeps import parse_recipe, run_sweep
@@ -29,6 +30,7 @@ def main(arguments: list[str]) -> int:
                 print_plan(recipe)
             return 0
         outcomes = [run_sweep(recipe) for recipe in recipes]
+        PartialState().destroy_process_group()  # after the last run: all of them share the processes
     except (ValueError, ImportError, OSError) as error:
         if "--traceback" in arguments:
             raise

@@ -183,7 +183,6 @@ def train_run(run: Run, recipe: Recipe, data: ClassificationData, progress: Swee
     if trainer.is_world_process_zero():
         _write_run(run, model, data, trainer.state.log_history, metrics)
     trainer.accelerator.wait_for_everyone()
-    trainer.end()
     return metrics
 
 
