@@ -82,10 +82,10 @@ def results_overview(results: pd.DataFrame) -> Table:
         collapse_padding=True,
     )
     columns = {
-        "depth": ("depth", "d"), "seed": ("seed", "d"), "train_accuracy": ("train\nacc.", ".3f"),
+        "depth": ("L", "d"), "seed": ("seed", "d"), "train_accuracy": ("train\nacc.", ".3f"),
         "test_accuracy": ("test\nacc.", ".3f"), "objective": ("J", ".4f"), "gufm_optimum": ("J*", ".4f"),
         "gap": ("gap", ".4f"), "nc1": ("NC1", ".4f"), "nc2": ("NC2", ".4f"), "nc3": ("NC3", ".4f"),
-        "seconds": ("s", ".1f"),
+        "seconds": ("s", ".0f"),
     }  # fmt: skip
     for heading, _ in columns.values():
         table.add_column(heading, justify="right", no_wrap=True)

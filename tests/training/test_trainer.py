@@ -203,7 +203,9 @@ def test_evaluation_logs_objective_gap_and_collapse_of_the_training_set_and_both
         "train_accuracy": (output.logits.argmax(1) == data.labels).float().mean().item(),
         "test_accuracy": correct.float().mean().item(),
         "nc1": measures.nc1(statistics),
-        "nc2": measures.nc2(model.classifier.weight),
+        "nc2": measures.nc2(model.classifier.weight)
+        if loss == "cross_entropy"
+        else measures.nc2_orthogonal(statistics),
         "nc3": measures.nc3(statistics, model.classifier.weight),
     }
     for name, value in expected.items():
