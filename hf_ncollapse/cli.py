@@ -134,7 +134,10 @@ def _labelled_rows(options: argparse.Namespace, split: str):
         builders = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
         if path.suffix not in builders:
             raise ValueError(f"--dataset is {name!r}; a file must end in {', '.join(builders)}")
-        rows = datasets.load_dataset(builders[path.suffix], data_files={split: str(path)}, split=split)
+        try:
+            rows = datasets.load_dataset(builders[path.suffix], data_files={split: str(path)}, split=split)
+        except ValueError as error:
+            raise ValueError(f"--dataset {name!r} is empty or damaged: {error}") from error
     elif path.is_dir() and ((path / "dataset_info.json").is_file() or (path / "dataset_dict.json").is_file()):
         rows = datasets.load_from_disk(str(path))
         if isinstance(rows, dict):

@@ -1,0 +1,171 @@
+"""`hf-ncollapse measure` and `theory`: checkpoints and data as users have them, and errors that say what to do."""
+
+import csv
+import json
+
+import pytest
+import torch
+from datasets import Dataset, DatasetDict
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    BertModel,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedTokenizerFast,
+)
+
+from hf_ncollapse import CollapseImageProcessor, CollapseResNetConfig, CollapseResNetForImageClassification
+from hf_ncollapse.cli import main
+from hf_ncollapse.inspection import measure_collapse
+from hf_ncollapse.training.data import load_classification_data
+
+WORDS = ["good", "bad", "film", "plot", "a", "the", "fine", "poor"]
+TEXTS = [" ".join(WORDS[(i * j + i) % 8] for j in range(2 + i % 5)) for i in range(24)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Checkpoints of four kinds, and reviews as CSV and as a saved data set."""
+    folder = tmp_path_factory.mktemp("measure")
+    vocabulary = {word: index for index, word in enumerate(["[PAD]", "[UNK]", *WORDS])}
+    words = Tokenizer(models.WordLevel(vocabulary, **{"unk_token": "[UNK]"}))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, **{"pad_token": "[PAD]", "unk_token": "[UNK]"})
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
+    config = BertConfig(vocab_size=10, **sizes, label2id={"neg": 0, "pos": 1}, id2label={0: "neg", 1: "pos"})
+    language = GPT2Config(vocab_size=10, n_embd=16, n_layer=1, n_head=2, n_positions=16, pad_token_id=0)
+    checkpoints = {
+        "classifier": BertForSequenceClassification(config),
+        "encoder": BertModel(config),
+        "tagger": BertForTokenClassification(config),
+        "language": GPT2LMHeadModel(language),
+    }
+    for name, model in checkpoints.items():
+        model.save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+    rows = Dataset.from_dict({"text": TEXTS, "label": [i % 2 for i in range(24)]})
+    rows.to_csv(folder / "reviews.csv")
+    Dataset.from_dict({"text": TEXTS, "label": ["pos" if i % 2 else "neg" for i in range(24)]}).to_json(
+        folder / "named.jsonl"
+    )
+    rows.remove_columns("label").to_csv(folder / "unlabeled.csv")
+    Dataset.from_dict({"text": TEXTS, "label": [i % 3 for i in range(24)]}).to_csv(folder / "three.csv")
+    (folder / "empty.csv").write_text("text,label\n")
+    tags = [[len(word) % 2 for word in text.split()] for text in TEXTS]
+    Dataset.from_dict({"tokens": [text.split() for text in TEXTS], "ner_tags": tags}).save_to_disk(folder / "tags")
+    DatasetDict({"train": rows, "test": rows.select(range(10))}).save_to_disk(folder / "saved")
+    return folder
+
+
+def measure(*arguments):
+    return main(["measure", *map(str, arguments)])
+
+
+def test_a_classifier_and_a_csv_file_give_a_table_a_file_and_a_figure(folder, tmp_path, capsys):
+    outputs = [tmp_path / f"collapse.{ending}" for ending in ("csv", "json", "png")]
+    code = measure(folder / "classifier", "--dataset", folder / "reviews.csv", "--layers", "all", "--output", *outputs)
+    assert code == 0
+    assert 'classifier "classifier" (16 → 2)' in capsys.readouterr().out
+    rows = list(csv.DictReader(outputs[0].open()))
+    assert [row["layer"] for row in rows] == ["bert.encoder.layer.0", "bert.encoder.layer.1", "features"]
+    written = json.loads(outputs[1].read_text())["layers"][-1]
+    assert written["nc1"] == pytest.approx(float(rows[-1]["nc1"]))
+    assert written["num_samples"] == 24
+    assert outputs[2].stat().st_size > 5000
+
+    tokens = {word: index for index, word in enumerate(["[PAD]", "[UNK]", *WORDS])}
+    model = BertForSequenceClassification.from_pretrained(folder / "classifier")
+    one_by_one = [
+        {"input_ids": torch.tensor([[tokens[word] for word in text.split()]]), "labels": torch.tensor([i % 2])}
+        for i, text in enumerate(TEXTS)
+    ]
+    assert measure_collapse(model, one_by_one)["nc1"] == pytest.approx(written["nc1"], rel=1e-4)
+    assert measure(folder / "classifier", "--dataset", folder / "named.jsonl", "--output", outputs[1]) == 0
+    assert json.loads(outputs[1].read_text())["layers"][-1]["nc1"] == pytest.approx(written["nc1"], rel=1e-6)
+
+
+def test_a_second_split_is_measured_about_the_firsts_means(folder, tmp_path, capsys):
+    output = tmp_path / "collapse.json"
+    arguments = ["--dataset", folder / "saved", "--test-split", "test", "--output", output]
+    assert measure(folder / "classifier", *arguments) == 0
+    assert "about the training set's class means" in capsys.readouterr().out
+    held_out = json.loads((tmp_path / "collapse-test.json").read_text())["layers"][-1]
+    assert (held_out["class_means"], held_out["num_samples"]) == ("training", 10)
+
+
+def test_a_checkpoint_without_a_classifier_is_measured_as_an_encoder(folder, capsys):
+    assert measure(folder / "encoder", "--dataset", folder / "reviews.csv") == 0
+    shown = capsys.readouterr().out
+    assert "BertModel: no classifier" in shown
+    assert "not measured: nc3 (the model has no classifier)" in shown
+
+
+def test_a_tagger_is_measured_on_the_first_token_of_every_word(folder, tmp_path):
+    output = tmp_path / "tags.json"
+    assert measure(folder / "tagger", "--dataset", folder / "tags", "--output", output) == 0
+    assert json.loads(output.read_text())["layers"][-1]["num_samples"] == sum(len(text.split()) for text in TEXTS)
+
+
+def test_a_language_models_classes_are_tokens_and_the_data_sets_labels_are_not_used(folder, tmp_path):
+    output = tmp_path / "tokens.json"
+    arguments = ["--dataset", folder / "reviews.csv", "--min-class-count", 3, "--output", output]
+    assert measure(folder / "language", *arguments) == 0
+    assert json.loads(output.read_text())["layers"][-1]["num_samples"] == sum(len(text.split()) - 1 for text in TEXTS)
+
+
+def test_a_checkpoint_of_the_package_is_measured_on_a_packaged_set(tmp_path):
+    torch.manual_seed(0)
+    data = load_classification_data("digits")
+    config = CollapseResNetConfig(image_size=8, num_channels=1, hidden_size=16, num_hidden_layers=2, num_labels=10)
+    model = CollapseResNetForImageClassification(config)
+    model.save_pretrained(tmp_path / "model")
+    assert isinstance(data.processor, CollapseImageProcessor)
+    data.processor.save_pretrained(tmp_path / "model")
+    output = tmp_path / "collapse.json"
+    arguments = ["--dataset", "digits", "--limit", 500, "--output", output, "--measures", "paper"]
+    assert measure(tmp_path / "model", *arguments) == 0
+    assert json.loads(output.read_text())["layers"][-1]["num_samples"] == 500
+
+
+@pytest.mark.parametrize(
+    ("model", "dataset", "options", "message"),
+    [
+        ("classifier", "three.csv", [], "a label is 2, but the model has num_labels = 2 classes"),
+        ("classifier", "unlabeled.csv", [], "label column is 'label or labels', the data have text: unlabeled"),
+        ("classifier", "empty.csv", [], "empty"),
+        ("classifier", "saved", ["--split", "dev"], "--split is 'dev', "),
+        ("classifier", "missing.csv", [], "no file or folder here and no Hub id"),
+        ("classifier", "reviews.csv", ["--input-column", "review"], "input column is 'review', the data have text"),
+        ("classifier", "reviews.csv", ["--layers", "head"], "got ['head']; a block of it is \"bert.encoder.layer.0\""),
+        ("classifier", "reviews.csv", ["--output", "out.txt"], "--output must end in .csv"),
+        ("classifier", "reviews.csv", ["--limit", "0"], "--limit must be at least 1"),
+        ("missing", "reviews.csv", [], "no folder here and no Hub id"),
+    ],
+)
+def test_bad_input_is_one_line_that_says_what_to_do(folder, capsys, model, dataset, options, message):
+    assert measure(folder / model, "--dataset", folder / dataset, *options) == 2
+    *_, last_line = capsys.readouterr().err.splitlines()  # the lines before it are progress bars
+    assert last_line.startswith("hf-ncollapse: error:")
+    assert message in last_line
+
+
+def test_the_help_teaches_with_an_example(capsys):
+    for command in ("measure", "theory"):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        assert f"  hf-ncollapse {command} " in capsys.readouterr().out
+
+
+def test_theory_prints_the_optimum_and_its_geometry(capsys):
+    assert main(["theory", "--classes", "10", "--l2", "0.005"]) == 0
+    shown = capsys.readouterr().out
+    for number in ("0.4753171891", "3.4898554", "-0.1111111111", "closed form"):
+        assert number in shown
+    assert main(["theory", "--class-counts", "8", "4", "2", "2", "--l2", "0.005"]) == 0
+    assert "numerical" in capsys.readouterr().out
+    assert main(["theory", "--classes", "10", "--l2", "0.005", "--norm-scale", "sqrt"]) == 2
+    assert "--hidden-size" in capsys.readouterr().err
