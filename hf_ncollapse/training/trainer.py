@@ -109,6 +109,10 @@ class CollapseTrainer(Trainer):
 
     def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
         """One forward and backward pass; stops every process at the first loss that is not finite."""
+        if len(inputs["labels"]) == 0:
+            # An empty share, which not every layer takes: a made-up sample divided by ∞ gives gradients of zero.
+            inputs = {name: value.new_ones((1, *value.shape[1:])) for name, value in inputs.items()}
+            num_items_in_batch = math.inf
         loss = super().training_step(model, inputs, num_items_in_batch)
         finite = torch.isfinite(loss)
         if self.args.world_size > 1:
@@ -207,6 +211,8 @@ class CollapseTrainer(Trainer):
             for batch in self.get_eval_dataloader(dataset):
                 batch = self._prepare_inputs(batch)
                 labels = batch["labels"]
+                if len(labels) == 0:
+                    continue
                 output = self.model(**{name: value for name, value in batch.items() if name != "labels"})
                 totals[0] += fit(output.logits.double(), labels, self.model.config.loss, num_items_in_batch=1)
                 totals[1] += (output.logits.argmax(-1) == labels).sum()

@@ -1,0 +1,159 @@
+"""Several processes, started by the command that users type, compute what one process computes."""
+
+import importlib.util
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.state import PartialState
+from safetensors.torch import load_file
+
+from hf_ncollapse.sweeps import parse_recipe, run_sweep
+from hf_ncollapse.training.processes import check_processes
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = ROOT / "recipes" / "accelerate_configs"
+
+# Notes every file that a process opens for writing in the output folder.
+WRITE_LOG = """
+import os, sys
+folder, log = os.environ["WATCHED_FOLDER"], os.environ["WRITE_LOG"]
+rank = os.environ.get("RANK")
+def note(event, arguments):
+    if rank is not None and event == "open" and isinstance(arguments[0], str) and arguments[0].startswith(folder):
+        if arguments[2] & (os.O_WRONLY | os.O_RDWR):
+            with open(f"{log}-{rank}", "a") as file:
+                file.write(os.path.basename(arguments[0]) + chr(10))
+sys.addaudithook(note)
+"""
+
+
+def launch(*arguments, cwd, config="cpu_2_processes.yaml", launcher=(), environment=None):
+    """Run `accelerate launch`, as a user in a folder of their own."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    inherited = {k: v for k, v in os.environ.items() if k not in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR")}
+    options = launcher or ("--config_file", str(CONFIGS / config), "--main_process_port", str(port))
+    return subprocess.run(
+        [Path(sys.executable).parent / "accelerate", "launch", *options, *map(str, arguments)],
+        cwd=cwd,
+        env={**inherited, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **(environment or {})},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "distributed_type", "num_processes"),
+    [
+        ("cpu_2_processes", "MULTI_GPU", 2),
+        ("single_gpu", "NO", 1),
+        ("multi_gpu", "MULTI_GPU", 8),
+        ("multi_node", "MULTI_GPU", 16),
+        ("fsdp2", "FSDP", 8),
+        ("deepspeed_zero2", "DEEPSPEED", 8),
+    ],
+)
+def test_accelerate_takes_every_launch_configuration(name, distributed_type, num_processes):
+    text = (CONFIGS / f"{name}.yaml").read_text(encoding="utf-8")
+    config = load_config_from_file(str(CONFIGS / f"{name}.yaml"))
+    assert text.startswith("# ")
+    assert (config.distributed_type, config.num_processes) == (distributed_type, num_processes)
+    assert config.mixed_precision == "no"
+
+
+def test_every_launch_configuration_is_known_to_the_tests():
+    assert len(list(CONFIGS.glob("*"))) == 6
+
+
+def test_the_recipe_on_two_processes_writes_the_table_of_one(tmp_path):
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(
+        "sweep: tiny\narchitecture: L-RN1\ndataset: digits\ntrain_samples: 110\ntest_samples: 50\nhidden_size: 16\n"
+        "depths: [2]\nloss: [cross_entropy, mse]\nmax_steps: 20\ngradient_accumulation_steps: 2\nlogging_steps: 5\n"
+    )
+    (tmp_path / "hook").mkdir()
+    (tmp_path / "hook" / "sitecustomize.py").write_text(WRITE_LOG)
+    finished = launch(
+        ROOT / "recipes/train.py", "--config", recipe, "--output_dir", tmp_path / "two",
+        "--per_device_train_batch_size", 14, cwd=tmp_path,
+        environment={
+            "PYTHONPATH": str(tmp_path / "hook"), "WATCHED_FOLDER": str(tmp_path / "two"),
+            "WRITE_LOG": str(tmp_path / "writes"),
+        },
+    )  # fmt: skip
+    assert finished.returncode == 0, finished.stderr
+    recipes, _ = parse_recipe(
+        ["--config", str(recipe), "--output_dir", str(tmp_path / "one"), "--per_device_train_batch_size", "28"]
+    )
+    for one in recipes:
+        assert not run_sweep(one).failed
+
+    for sweep in ("tiny-cross-entropy", "tiny-mse"):
+        alone = pd.read_csv(tmp_path / "one" / sweep / "results.csv").iloc[0]
+        together = pd.read_csv(tmp_path / "two" / sweep / "results.csv").iloc[0]
+        for name in alone.index.drop("seconds"):
+            tolerance = {"abs": 1e-6} if isinstance(alone[name], float) else {}
+            assert together[name] == (pytest.approx(alone[name], **tolerance) if tolerance else alone[name]), name
+        metrics = json.loads((tmp_path / "two" / sweep / "depth-2" / "seed-0" / "metrics.json").read_text())
+        assert metrics["processes"] == 2
+        one, two = (
+            load_file(tmp_path / folder / sweep / "depth-2" / "seed-0" / "model.safetensors")
+            for folder in ("one", "two")
+        )
+        for name, weight in one.items():
+            torch.testing.assert_close(two[name], weight, atol=5e-5, rtol=0)
+        table = finished.stdout.count(f"{sweep}: L-RN1 on digits")
+        assert table == 1
+    assert "metrics.json" in (tmp_path / "writes-0").read_text()
+    assert not (tmp_path / "writes-1").exists()
+
+
+def test_parameters_and_measurements_equal_those_of_one_process_for_both_families(tmp_path):
+    script = Path(__file__).with_name("train_networks.py")
+    finished = launch(script, tmp_path, cwd=tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    specification = importlib.util.spec_from_file_location("train_networks", script)
+    networks = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(networks)
+
+    reports = [json.loads((tmp_path / f"report-{rank}.json").read_text()) for rank in (0, 1)]
+
+    assert [report["world_size"] for report in reports] == [2, 2]
+    for name in networks.NETWORKS:
+        parameters, measured = networks.train(name, tmp_path / "alone")
+        tolerance = 1e-6 if name.endswith("float64") else 5e-5
+        for rank in (0, 1):
+            together = load_file(tmp_path / f"{name}-{rank}.safetensors")
+            for key, weight in parameters.items():
+                torch.testing.assert_close(together[key], weight, atol=tolerance, rtol=0)
+            for key in ("fit", "objective", "gap", "nc1", "nc2", "nc3", "train_accuracy", "test_accuracy"):
+                assert reports[rank][name][key] == pytest.approx(measured[key], abs=1e-6), (name, key)
+    for report in reports:
+        assert "gradients would not be synchronised" in report["unsynchronised"]
+
+
+def test_a_launcher_that_started_fewer_processes_than_it_was_asked_for_is_stopped(tmp_path):
+    finished = launch(
+        ROOT / "recipes/train.py", "--sweep", "x", "--architecture", "L-RN1", "--depths", 2, "--dataset", "digits",
+        "--output_dir", tmp_path / "runs", launcher=("--cpu", "--num_processes", "2"), cwd=tmp_path,
+    )  # fmt: skip
+    assert finished.returncode != 0
+    assert "accelerate was asked for several processes and started one, as it does with --cpu" in finished.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_process_that_cannot_see_the_others_is_stopped(monkeypatch):
+    check_processes(PartialState())
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(ValueError, match="4 processes were launched, but each of them sees 1 and would train alone"):
+        check_processes(PartialState())
