@@ -13,6 +13,7 @@ import resource
 import statistics
 import tempfile
 import time
+from pathlib import Path
 
 import torch
 from transformers import (
@@ -107,7 +108,7 @@ def memory(samples: int, tokens: int) -> None:
     data = _Texts(samples, tokens)
     batches = LabelledBatches(data, model, batch_size=32)
     inputs, _ = batches.first()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1024  # held now, in KiB
     with torch.no_grad():
         model(**inputs)
     forward = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -16,6 +16,8 @@ _PUBLIC_NAMES: dict[str, str] = {
     "ClassStatistics": "hf_ncollapse.neural_collapse.class_statistics",
     "CollapseTrainer": "hf_ncollapse.training.trainer",
     "CollapseTrainingArguments": "hf_ncollapse.training.arguments",
+    "NeuralCollapseCallback": "hf_ncollapse.inspection",
+    "measure_collapse": "hf_ncollapse.inspection",
     "install_metric": "hf_ncollapse.hub.metric",
     "load_metric": "hf_ncollapse.hub.metric",
 }
