@@ -6,7 +6,6 @@ import difflib
 import itertools
 import json
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -162,24 +161,26 @@ def parse_recipe(arguments: list[str], *, prog: str | None = None, description: 
     from_file = _as_options(_read_yaml(config.config), known, config.config) if config.config else []
     options = parser.parse_args([*from_file, *rest])
     values = vars(options)
+    # Parsed too, because argparse casts the defaults that are strings.
+    defaults = vars(parser.parse_args(["--sweep=any", "--architecture=any", "--depths=1", "--dataset=any"]))
     listed = {name: values[name] for name in GRID_FIELDS if isinstance(values[name], list)}
     recipes = []
     for combination in itertools.product(*listed.values()):
         chosen = dict(zip(listed, combination, strict=True))
         varied = [str(value).split("/")[-1] for name, value in chosen.items() if len(listed[name]) > 1]
         name = "-".join([values["sweep"], *(re.sub(r"[^A-Za-z0-9.]+", "-", part).lower() for part in varied)])
-        recipes.append(_recipe({**values, **chosen, "sweep": name}, parser.get_default))
+        recipes.append(_recipe({**values, **chosen, "sweep": name}, defaults))
     return recipes, options
 
 
-def _recipe(values: dict[str, object], default_of: Callable[[str], object]) -> Recipe:
+def _recipe(values: dict[str, object], defaults: dict[str, object]) -> Recipe:
     sweep, model, data = (
         group(**{f.name: values[f.name] for f in dataclasses.fields(group) if f.init}) for group in _GROUPS
     )
     training = {}
     for training_field in dataclasses.fields(CollapseTrainingArguments):
         value = values.get(training_field.name)
-        if training_field.init and value is not None and value != default_of(training_field.name):
+        if training_field.init and value is not None and value != defaults[training_field.name]:
             training[training_field.name] = value
     training["output_dir"] = values["output_dir"] or "runs"
     for name in ("seed", "run_name", "resume_from_checkpoint", "push_to_hub"):
