@@ -64,6 +64,7 @@ class CollapseTrainer(Trainer):
             args.weight_decay = l2_coefficient
         elif not math.isclose(args.weight_decay, l2_coefficient, rel_tol=1e-9, abs_tol=1e-12):
             args.require_permission("weight_decay", args.weight_decay, f"the model's λ, {l2_coefficient!r}")
+        self._num_weights: int | None = None
         self._optima: dict[tuple[int, ...], GUFMOptimum | None] = {}
 
     # The exact objective
@@ -106,6 +107,12 @@ class CollapseTrainer(Trainer):
     def _get_grad_norm(self, model, grad_norm=None):
         """Without clipping nobody reads the norm, which the Trainer would compute at every step."""
         return grad_norm
+
+    def floating_point_ops(self, inputs) -> int:
+        """Six a weight and input value, as transformers estimates; the weights, which do not change, counted once."""
+        if self._num_weights is None:
+            self._num_weights = sum(parameter.numel() for parameter in self.model.parameters())
+        return 6 * inputs[self.model.main_input_name].numel() * self._num_weights
 
     def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
         """One forward and backward pass; stops every process at the first loss that is not finite."""

@@ -1,0 +1,75 @@
+"""What is installed: the wheel's contents, the public names, and arrows that point one way."""
+
+import importlib.metadata
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import hf_ncollapse
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel, built from the checkout without a network."""
+    folder = tmp_path_factory.mktemp("wheel")
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    (path,) = folder.glob("*.whl")
+    return zipfile.ZipFile(path)
+
+
+def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(wheel):
+    package = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "hf_ncollapse").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    held = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    assert held == package
+    for needed in (
+        "hf_ncollapse/py.typed",
+        "hf_ncollapse/neural_collapse/README.md",
+        "hf_ncollapse/neural_collapse/requirements.txt",
+        "hf_ncollapse/sweeps/templates/report.html.jinja",
+    ):
+        assert needed in held
+
+
+def test_the_wheel_says_its_licence_and_its_command(wheel):
+    information = {name.split("/", 1)[1]: name for name in wheel.namelist() if ".dist-info/" in name}
+    metadata = wheel.read(information["METADATA"]).decode()
+    assert "License-Expression: Apache-2.0" in metadata
+    assert "Requires-Python: >=3.10" in metadata
+    assert "licenses/LICENSE" in information
+    assert b"hf-ncollapse = hf_ncollapse.cli:main" in wheel.read(information["entry_points.txt"])
+
+
+def test_every_public_name_exists_and_another_is_an_error():
+    for name in hf_ncollapse.__all__:
+        assert getattr(hf_ncollapse, name) is not None
+    assert sorted(dir(hf_ncollapse)) == sorted(hf_ncollapse.__all__)
+    assert hf_ncollapse.__version__ == importlib.metadata.version("hf_ncollapse")
+    with pytest.raises(AttributeError, match="module 'hf_ncollapse' has no attribute 'CollapseNet'; it has"):
+        _ = hf_ncollapse.CollapseNet
+
+
+def test_imports_between_the_parts_point_one_way():
+    finished = subprocess.run(
+        [Path(sys.executable).parent / "lint-imports", "--no-cache"],
+        cwd=ROOT,
+        env={**os.environ, "NO_COLOR": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stdout
