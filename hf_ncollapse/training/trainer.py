@@ -1,6 +1,8 @@
 """`CollapseTrainer`: the Hugging Face Trainer on the exact objective, with its distance from the global optimum."""
 
+import importlib.util
 import math
+import sys
 import warnings
 from collections.abc import Mapping
 
@@ -16,6 +18,10 @@ from ..theory import GUFMOptimum, gufm_optimum
 from .arguments import COUPLED_OPTIMIZERS, CollapseTrainingArguments
 from .batches import BatchLoader, ProcessBatchSampler
 from .processes import check_processes
+
+# accelerate searches the disk for this optional package at every step; None is how Python notes that there is none.
+if importlib.util.find_spec("lomo_optim") is None:
+    sys.modules["lomo_optim"] = None
 
 
 class NonFiniteLossError(FloatingPointError):
