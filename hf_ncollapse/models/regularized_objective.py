@@ -103,6 +103,10 @@ class RegularizedObjectiveMixin:
             attentions=outputs.attentions,
         )
 
+    def train(self, mode: bool = True):
+        """As torch's, but free where nothing changes: the Trainer asks at every step."""
+        return self if self.training == mode else super().train(mode)
+
     def regularization(self) -> torch.Tensor:
         """The penalty (λ/2)‖θ‖² over *every* parameter, a scalar tensor with gradient; λ is the resolved one."""
         return sum(self.regularization_parts().values())

@@ -68,7 +68,9 @@ def test_finished_runs_are_left_alone_while_depths_and_seeds_are_added(copy):
 
 
 def test_another_configuration_in_the_same_folder_is_an_error_that_names_the_difference(copy):
-    with pytest.raises(ValueError, match=r"max_steps was 6 and is 7\. Give this one another --sweep name or --output_dir"):
+    with pytest.raises(
+        ValueError, match=r"max_steps was 6 and is 7\. Give this one another --sweep name or --output_dir"
+    ):
         sweep(copy, "--max_steps", "7")
     with pytest.raises(ValueError, match=r"depths was \[2, 4\] and is \[4\]"):
         sweep(copy, depths=("4",))
