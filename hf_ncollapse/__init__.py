@@ -20,6 +20,7 @@ _PUBLIC_NAMES: dict[str, str] = {
     "measure_collapse": "hf_ncollapse.inspection",
     "install_metric": "hf_ncollapse.hub.metric",
     "load_metric": "hf_ncollapse.hub.metric",
+    "load_sweep": "hf_ncollapse.hub.fetch",
 }
 
 __all__ = ["__version__", *sorted(_PUBLIC_NAMES)]
