@@ -1,13 +1,13 @@
 """Train every run of a sweep once, whatever happens in between."""
 
-import re
-import shutil
+import contextlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
+from safetensors import SafetensorError
 from transformers import PrinterCallback, TrainerCallback, set_seed
 from transformers.trainer_callback import ExportableState
 
@@ -18,14 +18,13 @@ from ..training.trainer import CollapseTrainer, NonFiniteLossError
 from .architectures import architecture_named, build_config, build_model
 from .arguments import Recipe
 from .environment import describe_environment
-from .files import write_json
+from .files import discard_partial_files, sole_use, write_json
+from .interruption import StopRequest
 from .plan import Run, claim_folder, plan_runs
 from .progress import SweepProgress, results_overview
 from .report import finish_sweep
 from .results import collect_results, write_results
-
-# A Trainer checkpoint that lacks one of these was cut off while it was written.
-_CHECKPOINT_FILES = ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json")
+from .run_folder import discard_checkpoints, last_checkpoint, write_run
 
 
 @dataclass(frozen=True)
@@ -80,29 +79,42 @@ def run_sweep(recipe: Recipe) -> SweepOutcome:
     stop the others. Works in every process of a distributed launch; process 0 writes.
 
     Raises:
-        ValueError: a mistake in the recipe, or the folder holds another sweep; before any training.
+        ValueError: a mistake in the recipe, or the folder holds another sweep or is in use; before any training.
         ImportError: a data package is missing.
         OSError: the folder cannot be written.
+        SweepInterrupted: Ctrl-C or SIGTERM, after a checkpoint was saved.
     """
     _, data, runs = prepare_sweep(recipe)
     state = PartialState()
-    if state.is_main_process:
-        claim_folder(recipe)
-    state.wait_for_everyone()
+    with contextlib.ExitStack() as held:
+        if state.is_main_process:
+            claim_folder(recipe)
+            held.enter_context(sole_use(recipe.folder))
+            discard_partial_files(recipe.folder)
+        state.wait_for_everyone()
+        stop = StopRequest()
+        with stop.listening():
+            return _train_runs(recipe, data, runs, stop)
 
+
+def _train_runs(recipe: Recipe, data: ClassificationData, runs: list[Run], stop: StopRequest) -> SweepOutcome:
+    state = PartialState()
     finished, failed = [], {}
     with SweepProgress(len(runs), visible=state.is_main_process) as progress:
         for run in runs:
+            stop.raise_if_asked(f"before {run.name}")
             progress.start_run(run.name)
             if run.is_finished:
                 line = f"{run.name}: finished before"
+                if state.is_main_process:
+                    discard_checkpoints(run.folder)
                 finished.append(run)
             elif run.parent is not None and not run.parent.is_finished:
                 failed[run.name] = f"its parent, {run.parent.name}, is not finished"
                 line = f"{run.name}: not started: {failed[run.name]}"
             else:
                 try:
-                    metrics = train_run(run, recipe, data, progress)
+                    metrics = train_run(run, recipe, data, progress, stop)
                     finished.append(run)
                     line = _summary(run, metrics)
                 except NonFiniteLossError as error:
@@ -122,7 +134,9 @@ def run_sweep(recipe: Recipe) -> SweepOutcome:
     return SweepOutcome(recipe.folder, finished, failed)
 
 
-def train_run(run: Run, recipe: Recipe, data: ClassificationData, progress: SweepProgress) -> dict[str, object]:
+def train_run(
+    run: Run, recipe: Recipe, data: ClassificationData, progress: SweepProgress, stop: StopRequest
+) -> dict[str, object]:
     """Train one run to its end, from its last checkpoint if there is one, and write its folder.
 
     Returns:
@@ -152,10 +166,12 @@ def train_run(run: Run, recipe: Recipe, data: ClassificationData, progress: Swee
         train_dataset=data.train,
         eval_dataset=data.test,
         processing_class=data.processor,
-        callbacks=[clock, progress.callback()],
+        callbacks=[clock, progress.callback(), stop],
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=last_checkpoint(run.folder))
+    if trainer.state.global_step < trainer.state.max_steps:
+        stop.raise_if_asked(f"at {run.name}, step {trainer.state.global_step} of {trainer.state.max_steps}")
     measured = trainer.measure()
     clock = next(c for c in trainer.callback_handler.callbacks if isinstance(c, RunClock))
     config = model.config
@@ -181,22 +197,9 @@ def train_run(run: Run, recipe: Recipe, data: ClassificationData, progress: Swee
         "status": "finished",
     }
     if trainer.is_world_process_zero():
-        _write_run(run, model, data, trainer.state.log_history, metrics)
+        write_run(run.folder, model, data, trainer.state.log_history, metrics)
     trainer.accelerator.wait_for_everyone()
     return metrics
-
-
-def last_checkpoint(folder: Path) -> str | None:
-    """Return the newest complete `checkpoint-<step>` in a run's folder, or None."""
-    found = {
-        int(match[1]): path
-        for path in folder.glob("checkpoint-*")
-        if (match := re.fullmatch(r"checkpoint-(\d+)", path.name))
-    }
-    for step in sorted(found, reverse=True):
-        if all((found[step] / name).is_file() for name in _CHECKPOINT_FILES):
-            return str(found[step])
-    return None
 
 
 def _initial_model(run: Run, recipe: Recipe, data: ClassificationData):
@@ -206,18 +209,13 @@ def _initial_model(run: Run, recipe: Recipe, data: ClassificationData):
     if run.parent is None:
         return build_model(name, config, data)
     model_class = architecture_named(name).classifier_classes[data.modality]
-    return model_class.from_pretrained(run.parent.folder, dtype=torch.float32).deepen(run.depth)
-
-
-def _write_run(run: Run, model, data: ClassificationData, log_history: list[dict], metrics: dict[str, object]) -> None:
-    """Write the checkpoint, then `metrics.json`, which says that all of it is there."""
-    model.save_pretrained(run.folder)
-    data.processor.save_pretrained(run.folder)
-    write_json(run.folder / "log_history.json", {"log_history": log_history})
-    (run.folder / "failure.json").unlink(missing_ok=True)
-    write_json(run.folder / "metrics.json", metrics)
-    for checkpoint in run.folder.glob("checkpoint-*"):
-        shutil.rmtree(checkpoint)
+    try:
+        parent = model_class.from_pretrained(run.parent.folder, dtype=torch.float32)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(
+            f"{run.parent.folder} is damaged ({error}); delete this folder to train {run.parent.name} anew"
+        ) from error
+    return parent.deepen(run.depth)
 
 
 def _summary(run: Run, metrics: dict[str, object]) -> str:

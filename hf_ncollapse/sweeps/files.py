@@ -5,15 +5,19 @@ import json
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
+from filelock import FileLock, Timeout
+
+# Ending of a file that is still being written.
+_PARTIAL = ".partial"
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, then rename it, so that nobody sees half of it."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_PARTIAL)
     os.close(descriptor)
     temporary = Path(name)
     try:
@@ -25,6 +29,30 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     finally:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
+
+
+def discard_partial_files(folder: Path) -> None:
+    """Remove what writers that were killed left half-written in a folder and below."""
+    for path in folder.rglob(f".*{_PARTIAL}"):
+        path.unlink()
+
+
+@contextlib.contextmanager
+def sole_use(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock, which the system releases when this process ends, however it ends.
+
+    Raises:
+        ValueError: if another process holds it.
+    """
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(f"another process is training in {folder}; wait for it, or give another --sweep") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_json(path: Path, content: object) -> None:

@@ -404,7 +404,7 @@ def test_light_query_and_key_are_kept_and_heavy_ones_shrink_as_far_as_the_penalt
         factor = deeper.network.layers[0].attention.branch.attention.query.weight[0, 0].item() / weight
         if expected is None:
             assert math.sqrt(0.5) < factor < 1
-            assert penalty(deeper) == pytest.approx(penalty(model), rel=1e-6)
+            assert body_penalty(deeper) == pytest.approx(body_penalty(model), rel=1e-6)
         else:
             assert factor == pytest.approx(expected)
-            assert penalty(deeper) < penalty(model)
+            assert body_penalty(deeper) < body_penalty(model)
