@@ -16,12 +16,14 @@ import sys
 from accelerate import PartialState
 from transformers.utils.logging import disable_progress_bar
 
+from hf_ncollapse.hub.publish import publish_sweep
 from hf_ncollapse.sweeps import parse_recipe, run_sweep
 from hf_ncollapse.sweeps.estimate import print_plan
+from hf_ncollapse.sweeps.interruption import SweepInterrupted
 
 
 def main(arguments: list[str]) -> int:
-    """Run every sweep of the recipe; 0 when all runs finished, 1 when some did not, 2 for a mistake in the recipe."""
+    """Run every sweep of the recipe; 0 when all runs finished, 1 when some did not, 2 for a mistake, 128 + a signal's number."""
     disable_progress_bar()  # of saving and loading weights; the sweep shows its own
     try:
         recipes, options = parse_recipe(arguments, prog="train.py", description=__doc__, extend=add_options)
@@ -30,12 +32,20 @@ def main(arguments: list[str]) -> int:
                 print_plan(recipe)
             return 0
         outcomes = [run_sweep(recipe) for recipe in recipes]
+        if options.publish_to and PartialState().is_main_process:
+            for outcome in outcomes:
+                # With runs that failed the sweep is not done; `hf-ncollapse publish --partial` is for that.
+                if not outcome.failed:
+                    publish_sweep(outcome.folder, options.publish_to)
         PartialState().destroy_process_group()  # after the last run: all of them share the processes
     except (ValueError, ImportError, OSError) as error:
         if "--traceback" in arguments:
             raise
         print(f"train.py: error: {error}", file=sys.stderr)
         return 2
+    except SweepInterrupted as stop:
+        print(f"train.py: {stop}", file=sys.stderr)
+        return 128 + stop.signal_number
     failed = {f"{outcome.folder}: {run}": why for outcome in outcomes for run, why in outcome.failed.items()}
     for run, why in failed.items():
         print(f"train.py: {run}: {why}", file=sys.stderr)
@@ -46,6 +56,11 @@ def add_options(parser) -> None:
     """Options of this script that are not part of a recipe."""
     parser.add_argument(
         "--dry_run", action="store_true", help="print the runs, their time and size, and train nothing"
+    )
+    # In place of the Trainer's own option, which pushes one model and not a sweep.
+    publishing = parser.add_argument_group("publishing", conflict_handler="resolve")
+    publishing.add_argument(
+        "--push-to-hub", "--push_to_hub", dest="publish_to", metavar="ORG", help="publish each sweep when it is done"
     )
     parser.add_argument("--traceback", action="store_true", help="show the traceback of an error")
 

@@ -9,8 +9,7 @@ from huggingface_hub import get_collection, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
 from ..sweeps.results import read_results
-from .card import model_repo, results_repo
-from .publish import seed_branch
+from .card import model_repo, results_repo, seed_branch
 
 # A Collection's address ends in the 24 hexadecimal digits of its identity.
 _COLLECTION = re.compile(r"(?P<namespace>[^/]+)/(?P<title>[^/]+)-[0-9a-f]{24}")
@@ -119,9 +118,7 @@ def load_sweep(name: str) -> PublishedSweep:
         >>> model = sweep.load(depth=16, seed=0)  # doctest: +SKIP
     """
     if not isinstance(name, str) or name.count("/") != 1 or not all(name.split("/")):
-        raise ValueError(
-            f'name is {name!r}; it takes "namespace/sweep" or a Collection\'s "namespace/sweep-<24 digits>"'
-        )
+        raise ValueError(f"name is {name!r}; it takes namespace/sweep, or a Collection's namespace/sweep-<24 digits>")
     if match := _COLLECTION.fullmatch(name):
         return PublishedSweep(match["namespace"], _name_in_collection(name) or match["title"])
     return PublishedSweep(*name.split("/"))

@@ -1,0 +1,168 @@
+"""A published sweep is loaded in fresh processes: with the package, without it, and from the cache alone."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hub_server import HubServer
+from transformers import AutoModelForImageClassification
+
+from hf_ncollapse.sweeps import parse_recipe, read_results, run_sweep
+
+_SMALL = [
+    "--architecture", "L-RN1", "--norm_placement", "post", "--dataset", "digits", "--train_samples", "200",
+    "--test_samples", "100", "--depths", "2", "4", "--seeds", "0", "3", "--max_steps", "10", "--eval_steps", "10",
+    "--per_device_train_batch_size", "200", "--use_cpu", "--sweep", "digits-rn1",
+]  # fmt: skip
+PUBLISH = "import sys; from hf_ncollapse import cli; sys.exit(cli.main(sys.argv[1:]))"
+WITHOUT_PACKAGE = """
+import json, sys
+sys.modules["hf_ncollapse"] = None  # any import of the package fails
+import torch
+from PIL import Image
+from transformers import AutoModelForImageClassification, pipeline
+repo_id, image = "my-org/digits-rn1-depth-4", Image.new("L", (8, 8), 7)
+pixels = torch.linspace(-1, 1, 128).reshape(2, 1, 8, 8)
+logits = {}
+for revision in ("main", "seed-3"):
+    model = AutoModelForImageClassification.from_pretrained(repo_id, revision=revision, trust_remote_code=True)
+    logits[revision] = model(pixels).logits.tolist()
+classify = pipeline("image-classification", repo_id, trust_remote_code=True)
+print(json.dumps({"logits": logits, "labels": len(classify(image, top_k=10))}))
+"""
+WITH_PACKAGE = """
+import builtins, json, os, sys
+builtins.input = lambda *_: sys.exit("a question was asked")
+import torch
+import hf_ncollapse
+sweep = hf_ncollapse.load_sweep(sys.argv[1])
+pixels = torch.linspace(-1, 1, 128).reshape(2, 1, 8, 8)
+logits = {f"{depth}/{seed}": sweep.load(depth, seed)(pixels).logits.tolist() for depth, seed in sweep.runs}
+copied = [name for name in sys.modules if name.startswith("transformers_modules.")]
+print(json.dumps({
+    "runs": sweep.runs, "depths": sweep.depths, "seeds": sweep.seeds, "logits": logits, "remote_code": copied,
+    "gaps": sweep.results["gap"].tolist(), "processor": type(sweep.processor(2)).__module__,
+}))
+"""
+
+
+def run(program: str, environment: dict[str, str], *arguments: str) -> str:
+    finished = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        env=os.environ | environment,
+        cwd=environment["HF_HOME"],
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    return finished.stdout
+
+
+def read_answer(output: str) -> dict:
+    return json.loads(output.splitlines()[-1])
+
+
+def logits_of(folder: Path) -> list:
+    model = AutoModelForImageClassification.from_pretrained(folder)
+    return model(torch.linspace(-1, 1, 128).reshape(2, 1, 8, 8)).logits.tolist()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """L-RN1 on digits, depths 2 and 4, seeds 0 and 3."""
+    (recipe,), _ = parse_recipe([*_SMALL, "--output_dir", str(tmp_path_factory.mktemp("runs"))])
+    return run_sweep(recipe).folder
+
+
+def publish(hub: HubServer, trained: Path, home: Path) -> None:
+    home.mkdir()
+    run(PUBLISH, hub.environment(home), "publish", str(trained), "--namespace", "my-org")
+
+
+@pytest.fixture(scope="module")
+def published(trained, tmp_path_factory):
+    """The Hub with the sweep, uploaded by LFS."""
+    with HubServer() as hub:
+        publish(hub, trained, tmp_path_factory.mktemp("publisher") / "home")
+        yield hub
+
+
+@pytest.fixture
+def fresh(published, tmp_path) -> dict[str, str]:
+    """Variables of a process that has an empty cache and no login."""
+    return published.environment(tmp_path, token=None)
+
+
+def test_without_the_package_auto_classes_and_pipeline_work_and_give_the_local_logits(fresh, trained):
+    answer = read_answer(run(WITHOUT_PACKAGE, fresh))
+    assert answer["logits"] == {
+        "main": logits_of(trained / "depth-4" / "seed-0"),
+        "seed-3": logits_of(trained / "depth-4" / "seed-3"),
+    }
+    assert answer["labels"] == 10
+    # Everything is in the cache now.
+    assert read_answer(run(WITHOUT_PACKAGE, fresh | {"HF_HUB_OFFLINE": "1"})) == answer
+
+
+def test_weights_that_went_by_xet_come_back_the_same(xet_hub, trained, tmp_path):
+    publish(xet_hub, trained, tmp_path / "publisher")
+    assert xet_hub.store.large_files == {}
+    (tmp_path / "home").mkdir()
+    answer = read_answer(run(WITHOUT_PACKAGE, xet_hub.environment(tmp_path / "home", token=None)))
+    assert answer["logits"]["seed-3"] == logits_of(trained / "depth-4" / "seed-3")
+
+
+def test_load_sweep_lists_and_loads_every_network_without_running_downloaded_code(published, fresh, trained):
+    answer = read_answer(run(WITH_PACKAGE, fresh, "my-org/digits-rn1"))
+    assert answer["runs"] == [[2, 0], [2, 3], [4, 0], [4, 3]]
+    assert (answer["depths"], answer["seeds"]) == ([2, 4], [0, 3])
+    assert answer["gaps"] == read_results(trained)["gap"].tolist()
+    for name, logits in answer["logits"].items():
+        depth, seed = name.split("/")
+        assert logits == logits_of(trained / f"depth-{depth}" / f"seed-{seed}")
+    assert answer["remote_code"] == []
+    assert answer["processor"].startswith("hf_ncollapse.")
+    # A Collection's address, here without the network, opens the same.
+    (slug,) = published.store.collections
+    assert read_answer(run(WITH_PACKAGE, fresh | {"HF_HUB_OFFLINE": "1"}, slug)) == answer
+
+
+ERRORS = """
+import sys
+import hf_ncollapse
+for name in ("no-slash", "my-org/absent", None):
+    try:
+        hf_ncollapse.load_sweep(name)
+    except (ValueError, FileNotFoundError) as error:
+        print(type(error).__name__, error)
+sweep = hf_ncollapse.load_sweep("my-org/digits-rn1")
+for arguments in ((3,), (2, 7)):
+    try:
+        sweep.load(*arguments)
+    except ValueError as error:
+        print(error)
+print(hf_ncollapse.load_sweep(sys.argv[1]).depths)
+"""
+
+
+def test_what_is_not_there_is_named_and_a_collection_is_found(published, fresh):
+    (slug,) = published.store.collections
+    lines = run(ERRORS, fresh, slug).splitlines()
+    assert lines[0].startswith("ValueError name is 'no-slash'; it takes namespace/sweep, or a Collection's")
+    assert lines[1].startswith("FileNotFoundError no sweep my-org/absent")
+    assert lines[2].startswith("ValueError name is None")
+    assert lines[3:] == ["depth is 3; digits-rn1 has 2, 4", "seed is 7; depth 2 has 0, 3", "[2, 4]"]
+
+
+def test_nothing_but_safetensors_holds_weights_on_the_hub(published):
+    for depth in (2, 4):
+        for revision in ("main", "seed-0", "seed-3"):
+            names = published.repository(f"my-org/digits-rn1-depth-{depth}").files(revision)
+            assert "model.safetensors" in names
+            assert not [name for name in names if name.endswith((".bin", ".pt", ".pth", ".pkl"))]
