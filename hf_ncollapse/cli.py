@@ -298,7 +298,8 @@ def _add_publish(commands) -> None:
 
 def _run_publish(options: argparse.Namespace) -> int:
     from hf_ncollapse.hub.card import write_cards
-    from hf_ncollapse.hub.publish import plan_publication, publish_sweep
+    from hf_ncollapse.hub.publication import plan_publication
+    from hf_ncollapse.hub.publish import publish_sweep
     from hf_ncollapse.hub.sweep_folder import read_sweep_folder
 
     if options.cards and not options.dry_run:
@@ -313,7 +314,7 @@ def _run_publish(options: argparse.Namespace) -> int:
         )
         return 0
     sweep = read_sweep_folder(options.folder, partial=options.partial)
-    states = plan_publication(sweep, options.namespace, options.with_metric)
+    states = plan_publication(sweep, options.namespace, with_metric=options.with_metric).states
     for state in states:
         print(f"{state.name}")
         print("\n".join(f"  {state.size(path):>12,}  {path}" for path in sorted(state.files)))

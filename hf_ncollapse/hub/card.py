@@ -39,6 +39,11 @@ _OBJECTIVES = {
     "cross_entropy": "(1/N) Σ cross-entropy(W xᵢ, yᵢ) + (λ/2)‖θ‖²",
     "mse": "(1/N) Σ ½‖W xᵢ − e_yᵢ‖² + (λ/2)‖θ‖²",
 }
+# The frame that the features form at the loss's optimum.
+_NC2 = {
+    "cross_entropy": "the distance of the normalised W Wᵀ from the simplex ETF's",
+    "mse": "the distance of the class means' normalised M Mᵀ from the orthogonal frame's",
+}
 _TASKS = {
     "ForImageClassification": ("image-classification", "AutoModelForImageClassification"),
     "ForSequenceClassification": ("text-classification", "AutoModelForSequenceClassification"),
@@ -53,6 +58,11 @@ def model_repo(namespace: str, sweep: str, depth: int) -> str:
 def results_repo(namespace: str, sweep: str) -> str:
     """The data set with a sweep's results table."""
     return f"{namespace}/{sweep}-results"
+
+
+def seed_branch(seed: int) -> str:
+    """The branch of one seed in its depth's repository."""
+    return f"seed-{seed}"
 
 
 def model_card(sweep: SweepFolder, run: FinishedRun, namespace: str) -> ModelCard:
@@ -90,6 +100,7 @@ def model_card(sweep: SweepFolder, run: FinishedRun, namespace: str) -> ModelCar
         num_labels=len(config["id2label"]),
         norm_placement=row["norm_placement"],
         objective=_OBJECTIVES[row["loss"]],
+        nc2=_NC2[row["loss"]],
         optimum_sentence=_optimum_sentence(row),
         l2_coefficient=f"{row['l2_coefficient']:g}",
         facts=[(label, _digits(row[name])) for name, label in shown.items()],
@@ -266,7 +277,7 @@ def _environment(run: FinishedRun) -> str:
 
 def _model_entry(sweep: SweepFolder, depth: int, namespace: str) -> dict[str, object]:
     repo_id = model_repo(namespace, sweep.name, depth)
-    branches = ", ".join(f"`seed-{run.seed}`" for run in sweep.runs_of(depth))
+    branches = ", ".join(f"`{seed_branch(run.seed)}`" for run in sweep.runs_of(depth))
     return {"repo_id": repo_id, "url": f"{WEBSITE}/{repo_id}", "depth": depth, "branches": branches}
 
 

@@ -12,6 +12,7 @@ from ..sweeps.files import read_json
 from ..sweeps.report import finish_sweep, unfinished_runs
 from ..sweeps.results import COLUMNS, read_results
 
+# The second is drawn where there is an optimum.
 FIGURES = ("collapse.png", "gap.png")
 # What a checkpoint is made of: weights, configuration, code, and a tokenizer's vocabulary.
 _PUBLISHED = {".safetensors", ".json", ".py", ".txt"}
@@ -96,8 +97,8 @@ def read_sweep_folder(folder: Path, *, partial: bool = False) -> SweepFolder:
             f"sweep again to finish them, or publish without them with --partial"
         )
     runs = [_read_run(folder, row) for row in results.to_dict("records")]
-    table, figures = folder / "results.csv", [folder / "figures" / name for name in FIGURES]
-    if any(not figure.is_file() or figure.stat().st_mtime < table.stat().st_mtime for figure in figures[:1]):
+    table, figure = folder / "results.csv", folder / "figures" / FIGURES[0]
+    if not figure.is_file() or figure.stat().st_mtime < table.stat().st_mtime:
         finish_sweep(folder)
     name = str(configuration["sweep"]["sweep"])
     return SweepFolder(folder, name, configuration, results, sorted(runs, key=lambda run: (run.depth, run.seed)))
@@ -119,8 +120,8 @@ def _read_run(sweep_folder: Path, row: dict[str, object]) -> FinishedRun:
     for name in COLUMNS:
         if run.row[name] != run.metrics.get(name):
             raise ValueError(
-                f"{folder / 'metrics.json'} says {name} = {run.metrics.get(name)!r} and results.csv {run.row[name]!r}; "
-                f"start the sweep again, which writes the table anew"
+                f"{folder / 'metrics.json'} says {name} = {run.metrics.get(name)!r}, results.csv says "
+                f"{run.row[name]!r}; start the sweep again, which writes the table anew"
             )
     _check_checkpoint(run)
     return run

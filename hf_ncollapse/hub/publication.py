@@ -1,0 +1,131 @@
+"""What a sweep is on the Hub: its repositories, what each of their branches holds, and its Collection."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.repocard_data import model_index_to_eval_results
+from huggingface_hub.utils import validate_repo_id
+
+from .card import collection_note, model_card, model_repo, results_card, results_repo, seed_branch
+from .sweep_folder import SweepFolder
+
+_METRIC_FOLDER = Path(__file__).parent.parent / "neural_collapse"
+# The Hub's own limits: of a file that is not stored as a large one, and of a Collection's texts.
+LARGEST_CARD = 10 * 2**20
+LONGEST_NOTE, LONGEST_DESCRIPTION = 500, 150
+
+
+@dataclass(frozen=True)
+class RepositoryState:
+    """What one branch of one repository shall hold: path in the repository → a file or its content."""
+
+    repo_id: str
+    kind: str
+    branch: str
+    files: dict[str, Path | bytes] = field(repr=False)
+
+    @property
+    def repository(self) -> str:
+        """The repository for people: its kind, unless it is a model, and its id."""
+        return self.repo_id if self.kind == "model" else f"{self.kind}s/{self.repo_id}"
+
+    @property
+    def name(self) -> str:
+        """The repository and its branch, for people."""
+        return f"{self.repository}@{self.branch}"
+
+    def content(self, path: str) -> bytes:
+        """The bytes of one file."""
+        content = self.files[path]
+        return content if isinstance(content, bytes) else content.read_bytes()
+
+    def size(self, path: str) -> int:
+        """Bytes of one file."""
+        content = self.files[path]
+        return len(content) if isinstance(content, bytes) else content.stat().st_size
+
+
+@dataclass(frozen=True)
+class Publication:
+    """Everything that publishing a sweep brings to the Hub.
+
+    Args:
+        states: one a branch, in the order in which they are published.
+        title, description: of the Collection.
+        notes: (kind, repository) → what the Collection says of it, in the Collection's order.
+    """
+
+    states: list[RepositoryState]
+    title: str
+    description: str
+    notes: dict[tuple[str, str], str]
+
+    @property
+    def repositories(self) -> list[tuple[str, str]]:
+        """Kind and id of every repository."""
+        return list(dict.fromkeys((state.kind, state.repo_id) for state in self.states))
+
+
+def plan_publication(sweep: SweepFolder, namespace: str, *, with_metric: bool = False) -> Publication:
+    """Render all cards and list every state; needs no network.
+
+    Args:
+        sweep: the sweep.
+        namespace: user or organisation.
+        with_metric: the metric's Space too.
+
+    Raises:
+        ValueError: a name, card or note that the Hub would refuse; the message names it.
+    """
+    table = {path.name: path for path in (sweep.folder / "results.csv", *sweep.figures)}
+    states = []
+    for run in sweep.runs:
+        repo_id = model_repo(namespace, sweep.name, run.depth)
+        files = {path.name: path for path in run.files} | table
+        files["README.md"] = str(model_card(sweep, run, namespace)).encode()
+        if run is sweep.runs_of(run.depth)[0]:
+            states.append(RepositoryState(repo_id, "model", "main", files))
+        states.append(RepositoryState(repo_id, "model", seed_branch(run.seed), files))
+    files = {**table, "sweep.json": sweep.folder / "sweep.json"}
+    files["README.md"] = str(results_card(sweep, namespace)).encode()
+    states.append(RepositoryState(results_repo(namespace, sweep.name), "dataset", "main", files))
+    if with_metric:
+        metric = {path.name: path for path in sorted(_METRIC_FOLDER.iterdir()) if path.is_file()}
+        del metric["__init__.py"]
+        states.append(RepositoryState(f"{namespace}/neural_collapse", "space", "main", metric))
+    for state in states:
+        _check_state(state)
+
+    notes = {("dataset", results_repo(namespace, sweep.name)): "The whole table, and the figures."}
+    notes |= {
+        ("model", model_repo(namespace, sweep.name, depth)): collection_note(sweep, depth) for depth in sweep.depths
+    }
+    notes |= {("space", state.repo_id): "The metric, to try." for state in states if state.kind == "space"}
+    first = sweep.results.iloc[0]
+    description = f"{first['architecture']} on {first['dataset']}: neural collapse and gap against depth"
+    for text, longest in ((description, LONGEST_DESCRIPTION), *((note, LONGEST_NOTE) for note in notes.values())):
+        if len(text) > longest:
+            raise ValueError(f"the Collection's text has {len(text)} characters, the Hub takes {longest}: {text}")
+    return Publication(states, sweep.name, description, notes)
+
+
+def _check_state(state: RepositoryState) -> None:
+    try:
+        validate_repo_id(state.repo_id)
+    except HFValidationError as error:
+        raise ValueError(f"the Hub does not take the name {state.repo_id!r}: {error}") from None
+    card = state.content("README.md")
+    if len(card) > LARGEST_CARD:
+        raise ValueError(f"the card of {state.name} has {len(card):,} bytes; the Hub takes {LARGEST_CARD:,}")
+    start, _, rest = card.decode().partition("---\n")
+    header, end, _ = rest.partition("\n---\n")
+    try:
+        metadata = yaml.safe_load(header)
+        if start or not end or not isinstance(metadata, dict):
+            raise ValueError("it must start with a YAML mapping between two lines of ---")
+        if "model-index" in metadata:
+            model_index_to_eval_results(metadata["model-index"])
+    except (yaml.YAMLError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"the card of {state.name} has damaged metadata: {' '.join(str(error).split())}") from None

@@ -1,0 +1,101 @@
+"""Bring a branch of a repository to a state in one commit, whatever the network does in between."""
+
+import hashlib
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub.errors import HfHubHTTPError, HTTPError
+
+from .publication import RepositoryState
+
+Result = TypeVar("Result")
+
+# What huggingface_hub's calls raise: an answer that says no, a lost connection, a failed upload, a refused card.
+HUB_ERRORS = (HfHubHTTPError, HTTPError, ConnectionError, RuntimeError, ValueError)
+# 412: somebody committed in between, so look again.
+_MAY_PASS = {408, 412, 429, 500, 502, 503, 504}
+_WAITS = (1.0, 2.0, 4.0)
+_LONGEST_WAIT = 300.0
+_WRITTEN_BY_THE_HUB = {".gitattributes"}
+
+
+def publish_state(api: HfApi, state: RepositoryState, *, private: bool) -> str:
+    """Make the repository and the branch if they are not there, and commit what differs, all at once.
+
+    The state is compared with the branch before every attempt, and the commit names its parent, so that an answer that
+    was lost leads to no second commit.
+
+    Returns:
+        What was done, for people.
+
+    Raises:
+        HUB_ERRORS: what did not pass after several attempts.
+    """
+    return try_again(lambda: _publish_once(api, state, private))
+
+
+def _publish_once(api: HfApi, state: RepositoryState, private: bool) -> str:
+    where = {"repo_id": state.repo_id, "repo_type": state.kind}
+    api.create_repo(**where, private=private, space_sdk="gradio" if state.kind == "space" else None, exist_ok=True)
+    if state.branch != "main":
+        api.create_branch(**where, branch=state.branch, exist_ok=True)
+    where["revision"] = state.branch
+    info = api.repo_info(**where, files_metadata=True)
+    remote = {file.rfilename: file.lfs.sha256 if file.lfs else file.blob_id for file in info.siblings}
+    changed = [path for path in state.files if remote.get(path) not in _hashes(state.content(path))]
+    gone = set(remote) - set(state.files) - _WRITTEN_BY_THE_HUB
+    if not changed and not gone:
+        return "up to date"
+    # create_commit makes one commit by LFS and by Xet; upload_folder splits Xet uploads over several.
+    api.create_commit(
+        **where,
+        operations=[
+            *(CommitOperationAdd(path, state.files[path]) for path in changed),
+            *(CommitOperationDelete(path, is_folder=False) for path in sorted(gone)),
+        ],
+        commit_message="Publish with hf_ncollapse",
+        parent_commit=info.sha,
+    )
+    size = sum(state.size(path) for path in changed)
+    return f"{len(changed)} files, {size / 1e6:.2f} MB"
+
+
+def _hashes(content: bytes) -> tuple[str, str]:
+    """What the Hub knows a regular and a large file by: the git blob's SHA-1, and the SHA-256."""
+    git = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False)
+    return git.hexdigest(), hashlib.sha256(content).hexdigest()
+
+
+def try_again(step: Callable[[], Result]) -> Result:
+    """Call `step`, and again after a while where its error may pass; a step looks before it changes anything."""
+    for wait in _WAITS:
+        try:
+            return step()
+        except HUB_ERRORS as error:
+            answer = _answer(error)
+            may_pass = not isinstance(error, ValueError) if answer is None else answer.status_code in _MAY_PASS
+            if not may_pass:
+                raise
+            asked = answer.headers.get("Retry-After", "") if answer is not None else ""
+            time.sleep(min(float(asked), _LONGEST_WAIT) if asked.isdecimal() else wait)
+    return step()
+
+
+def reason(error: BaseException) -> str:
+    """An error of the Hub in one line, with the upload's own error behind huggingface_hub's."""
+    server_message = getattr(error, "server_message", None)
+    answer = getattr(error, "response", None)
+    if server_message and answer is not None:
+        line = f"the Hub answered {answer.status_code}: {server_message}"
+    else:
+        line = " ".join(str(error).split()) or type(error).__name__
+    line = line.rstrip(".")
+    return f"{line}: {reason(error.__cause__)}" if isinstance(error, RuntimeError) and error.__cause__ else line
+
+
+def _answer(error: BaseException):
+    """The HTTP answer behind an error, or None where there was none: LFS uploads wrap theirs."""
+    cause = error.__cause__ if isinstance(error, RuntimeError) else error
+    return getattr(cause, "response", None) if isinstance(cause, HfHubHTTPError) else None
