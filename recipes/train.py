@@ -23,7 +23,10 @@ from hf_ncollapse.sweeps.interruption import SweepInterrupted
 
 
 def main(arguments: list[str]) -> int:
-    """Run every sweep of the recipe; 0 when all runs finished, 1 when some did not, 2 for a mistake, 128 + a signal's number."""
+    """Run every sweep of the recipe and return the exit code.
+
+    0 when all runs finished, 1 when some did not, 2 for a mistake, 130 after Ctrl-C, 143 after SIGTERM.
+    """
     disable_progress_bar()  # of saving and loading weights; the sweep shows its own
     try:
         recipes, options = parse_recipe(arguments, prog="train.py", description=__doc__, extend=add_options)

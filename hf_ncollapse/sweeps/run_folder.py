@@ -50,6 +50,8 @@ def _is_whole(checkpoint: Path) -> bool:
     """Whether every file is there and can be read to its end; torch's files are zip archives with checksums."""
     if not all((checkpoint / name).is_file() for name in _CHECKPOINT_FILES):
         return False
+    if not any(checkpoint.glob("rng_state*.pth")):  # one a process
+        return False
     try:
         json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
         with safe_open(checkpoint / "model.safetensors", framework="pt"):

@@ -18,6 +18,7 @@ from ..theory import GUFMOptimum, gufm_optimum
 from .arguments import COUPLED_OPTIMIZERS, CollapseTrainingArguments
 from .batches import BatchLoader, ProcessBatchSampler
 from .processes import check_processes
+from .saving import explained_write_errors
 
 # accelerate searches the disk for this optional package at every step; None is how Python notes that there is none.
 if importlib.util.find_spec("lomo_optim") is None:
@@ -134,6 +135,11 @@ class CollapseTrainer(Trainer):
         if not finite:
             raise NonFiniteLossError(self.state.global_step)
         return loss
+
+    def _save_checkpoint(self, model, trial):
+        """As the Trainer's, with one kind of error for every file that cannot be written."""
+        with explained_write_errors(self.args.output_dir):
+            super()._save_checkpoint(model, trial)
 
     # Data
 

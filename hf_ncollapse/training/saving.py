@@ -1,0 +1,20 @@
+"""What cannot be written, said in words."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+
+@contextlib.contextmanager
+def explained_write_errors(folder: str | Path) -> Iterator[None]:
+    """Turn what safetensors and torch raise when a file cannot be written, for a full disk say, into an `OSError`.
+
+    Raises:
+        OSError: what happened; the message names the folder.
+    """
+    try:
+        yield
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise OSError(f"the network cannot be saved in {folder}: {error}") from error

@@ -1,0 +1,249 @@
+"""What a sweep does when it is stopped, its files are damaged or its disk is full: explain, continue, lose nothing."""
+
+import contextlib
+import importlib.util
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from hf_ncollapse.sweeps import parse_recipe, run_sweep
+from hf_ncollapse.sweeps.execute import RunClock
+from hf_ncollapse.sweeps.files import sole_use
+from hf_ncollapse.sweeps.run_folder import last_checkpoint
+from hf_ncollapse.training.data.images import image_dataset
+
+SCRIPT = Path(__file__).parents[2] / "recipes" / "train.py"
+ARGUMENTS = [
+    "--sweep=small", "--architecture=L-RN1", "--dataset=digits", "--train_samples=100", "--test_samples=50",
+    "--hidden_size=16", "--depths", "2", "4", "--initialization=continuation", "--max_steps=60", "--use_cpu",
+    "--per_device_train_batch_size=40", "--logging_steps=30", "--eval_steps=30",
+]  # fmt: skip
+CHECKPOINT_FILES = ("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json")
+
+
+@pytest.fixture(scope="module")
+def script():
+    specification = importlib.util.spec_from_file_location("train_script", SCRIPT)
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def table(output: Path) -> pd.DataFrame:
+    return pd.read_csv(output / "small" / "results.csv", float_precision="round_trip").drop(columns="seconds")
+
+
+def names(output: Path) -> set[str]:
+    return {str(path.relative_to(output)) for path in output.rglob("*")}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(script, tmp_path_factory) -> Path:
+    output = tmp_path_factory.mktemp("undisturbed")
+    assert script.main([*ARGUMENTS, "--output_dir", str(output)]) == 0
+    return output
+
+
+@contextlib.contextmanager
+def signal_when(number: int, path: Path):
+    """Send this process a signal as soon as a file exists."""
+    ended = threading.Event()
+
+    def watch():
+        while not path.exists() and not ended.is_set():
+            time.sleep(0.001)
+        if not ended.is_set():
+            os.kill(os.getpid(), number)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("depth", [2, 4])
+def test_a_sweep_asked_to_stop_saves_says_so_and_continues(script, undisturbed, tmp_path, capsys, number, code, depth):
+    run = tmp_path / "small" / f"depth-{depth}" / "seed-0"
+    handlers = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
+    with signal_when(number, run / "checkpoint-12" / "trainer_state.json"):
+        assert script.main([*ARGUMENTS, "--output_dir", str(tmp_path)]) == code
+    assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == handlers
+    message = capsys.readouterr().err
+    assert f"stopped by {signal.Signals(number).name} at depth {depth}, seed 0, step " in message
+    assert "start the same command again to continue" in message
+    stopped_at = int(message.partition("step ")[2].split()[0])
+    assert last_checkpoint(run) == str(run / f"checkpoint-{stopped_at}")
+    assert script.main([*ARGUMENTS, "--output_dir", str(tmp_path)]) == 0
+    pd.testing.assert_frame_equal(table(tmp_path), table(undisturbed), check_exact=True)
+    assert names(tmp_path) == names(undisturbed)
+
+
+@pytest.fixture(scope="module")
+def stopped(script, tmp_path_factory) -> Path:
+    """A sweep that was stopped in its second run, with two checkpoints there."""
+    output = tmp_path_factory.mktemp("stopped")
+    with signal_when(signal.SIGTERM, output / "small" / "depth-4" / "seed-0" / "checkpoint-18" / "trainer_state.json"):
+        assert script.main([*ARGUMENTS, "--output_dir", str(output)]) == 143
+    return output
+
+
+@pytest.mark.parametrize("name", CHECKPOINT_FILES)
+@pytest.mark.parametrize("damage", ["cut", "empty", "missing"])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(stopped, tmp_path, name, damage):
+    run = Path(shutil.copytree(stopped / "small" / "depth-4" / "seed-0", tmp_path / "run"))
+    older, newest = sorted(run.glob("checkpoint-*"), key=lambda path: int(path.name.partition("-")[2]))
+    assert last_checkpoint(run) == str(newest)
+    file = newest / name
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2] if damage == "cut" else b"")
+    assert last_checkpoint(run) == str(older)
+    shutil.rmtree(older)
+    assert last_checkpoint(run) is None
+
+
+def test_a_sweep_with_a_damaged_checkpoint_ends_with_the_same_table(script, stopped, undisturbed, tmp_path):
+    shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
+    file = Path(last_checkpoint(tmp_path / "small" / "depth-4" / "seed-0")) / "optimizer.pt"
+    os.truncate(file, file.stat().st_size - 100)
+    assert script.main([*ARGUMENTS, "--output_dir", str(tmp_path)]) == 0
+    pd.testing.assert_frame_equal(table(tmp_path), table(undisturbed), check_exact=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("sweep.json", "sweep.json is damaged"),
+        ("depth-4/seed-0/metrics.json", "metrics.json is damaged"),
+        ("depth-2/seed-0/metrics.json", "metrics.json is damaged"),
+    ],
+)
+def test_a_damaged_file_is_named_and_made_anew_once_deleted(script, undisturbed, tmp_path, capsys, name, message):
+    shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
+    file = tmp_path / "small" / name
+    os.truncate(file, 20)
+    assert script.main([*ARGUMENTS, "--output_dir", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "delete it to make it anew" in error
+    file.unlink()
+    assert script.main([*ARGUMENTS, "--output_dir", str(tmp_path)]) == 0
+    pd.testing.assert_frame_equal(table(tmp_path), table(undisturbed), check_exact=True)
+
+
+def test_a_damaged_table_is_written_anew(script, undisturbed, tmp_path):
+    shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
+    os.truncate(tmp_path / "small" / "results.csv", 100)
+    assert script.main([*ARGUMENTS, "--output_dir", str(tmp_path)]) == 0
+    pd.testing.assert_frame_equal(table(tmp_path), table(undisturbed), check_exact=True)
+
+
+def test_a_damaged_parent_is_named(script, undisturbed, tmp_path, capsys):
+    shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "small" / "depth-4")
+    os.truncate(tmp_path / "small" / "depth-2" / "seed-0" / "model.safetensors", 500)
+    assert script.main([*ARGUMENTS, "--output_dir", str(tmp_path)]) == 2
+    assert "depth-2/seed-0 is damaged" in capsys.readouterr().err
+
+
+def test_a_second_sweep_in_the_same_folder_is_refused(script, undisturbed, tmp_path, capsys):
+    shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
+    with sole_use(tmp_path / "small"):
+        assert script.main([*ARGUMENTS, "--output_dir", str(tmp_path)]) == 2
+    assert "another process is training in" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_explained_and_the_sweep_goes_on_when_there_is_room(script, undisturbed, tmp_path, capsys):
+    """A limit on the size of a file, which the system answers like a full disk, with an error from write()."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6000, limit[1]))
+    try:
+        code = script.main([*ARGUMENTS, "--output_dir", str(tmp_path)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert code == 2
+    assert "cannot be saved in" in capsys.readouterr().err
+    assert script.main([*ARGUMENTS, "--output_dir", str(tmp_path)]) == 0
+    pd.testing.assert_frame_equal(table(tmp_path), table(undisturbed), check_exact=True)
+    assert names(tmp_path) == names(undisturbed)
+
+
+MOUNTED = """
+import subprocess, sys
+folder, options = sys.argv[1:3]
+subprocess.run(["mount", *options.split(), folder], check=True)
+import runpy
+sys.argv = sys.argv[3:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a file system takes root")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("-t tmpfs -o size=64k tmpfs", "No space left on device"),
+        ("-t tmpfs -o ro tmpfs", "Read-only file system"),
+    ],
+)
+def test_a_file_system_that_is_full_or_read_only_is_explained(tmp_path, options, message):
+    command = ["unshare", "-m", sys.executable, "-c", MOUNTED, str(tmp_path), options, str(SCRIPT)]
+    ended = subprocess.run(
+        [*command, *ARGUMENTS, "--output_dir", str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 2, ended.stderr
+    assert message in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_poisoned_sample_fails_its_run_at_the_step_that_meets_it(script, tmp_path, capsys, monkeypatch, value):
+    def poisoned(images, labels, processor):
+        dataset = image_dataset(images, labels, processor)
+        dataset.tensors["pixel_values"][7, 0, 0, 0] = value
+        return dataset
+
+    monkeypatch.setattr("hf_ncollapse.training.data.image_dataset", poisoned)
+    arguments = [*ARGUMENTS, "--initialization=scratch", "--output_dir", str(tmp_path)]
+    assert script.main(arguments) == 1
+    error = capsys.readouterr().err
+    for depth in (2, 4):
+        assert f"depth {depth}, seed 0: the loss is not finite at step" in error
+        assert (tmp_path / "small" / f"depth-{depth}" / "seed-0" / "failure.json").is_file()
+
+
+def test_seconds_do_not_follow_a_clock_that_is_set_back(monkeypatch):
+    clock = RunClock()
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    assert 0 <= clock.seconds < 60
+
+
+def test_a_resumed_run_ends_in_the_very_weights_of_an_uninterrupted_one(script, stopped, undisturbed, tmp_path):
+    shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
+    (recipe,), _ = parse_recipe([*ARGUMENTS, "--output_dir", str(tmp_path)])
+    run_sweep(recipe)
+    from safetensors.torch import load_file
+
+    weights, expected = (
+        load_file(folder / "small" / "depth-4" / "seed-0" / "model.safetensors") for folder in (tmp_path, undisturbed)
+    )
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
