@@ -172,7 +172,7 @@ def write_cards(folder: Path, output: Path, namespace: str, *, partial: bool = F
 
     Args:
         folder: the sweep's folder.
-        output: made if it does not exist; figures and `results.csv` go beside the cards.
+        output: made if it does not exist; figures, `results.csv` and `summary.json` go beside the cards.
         namespace: that the cards speak of.
         partial: leave unfinished runs out.
 
@@ -188,7 +188,8 @@ def write_cards(folder: Path, output: Path, namespace: str, *, partial: bool = F
     for depth in sweep.depths:
         contents[f"depth-{depth}.md"] = str(model_card(sweep, sweep.runs_of(depth)[0], namespace)).encode()
     contents |= {figure.name: figure.read_bytes() for figure in sweep.figures}
-    contents["results.csv"] = (sweep.folder / "results.csv").read_bytes()
+    tables = (sweep.folder / name for name in ("results.csv", "summary.json"))
+    contents |= {table.name: table.read_bytes() for table in tables if table.is_file()}
     for name, content in contents.items():
         write_atomically(output / name, lambda temporary, content=content: temporary.write_bytes(content))
     return [output / name for name in contents]
