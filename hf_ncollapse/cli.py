@@ -218,6 +218,8 @@ def _run_theory(options: argparse.Namespace) -> int:
     counts = options.class_counts or [1] * options.classes
     if options.norm_scale == "sqrt" and options.hidden_size is None:
         raise ValueError("--norm-scale sqrt makes features of norm √d: give --hidden-size d")
+    if options.hidden_size is not None and options.hidden_size < 1:
+        raise ValueError(f"--hidden-size must be at least 1, got {options.hidden_size}")
     radius = 1.0 if options.norm_scale == "unit" else math.sqrt(options.hidden_size)
     optimum = gufm_optimum(counts, options.l2, loss=options.loss, radius=radius, hidden_size=options.hidden_size)
     num_classes = len(counts)

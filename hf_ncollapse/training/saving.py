@@ -1,6 +1,7 @@
 """What cannot be written, said in words."""
 
 import contextlib
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,4 +18,5 @@ def explained_write_errors(folder: str | Path) -> Iterator[None]:
     try:
         yield
     except (SafetensorError, RuntimeError, OSError) as error:
-        raise OSError(f"the network cannot be saved in {folder}: {error}") from error
+        free = shutil.disk_usage(folder).free
+        raise OSError(f"the network cannot be saved in {folder}, where {free:,} bytes are free: {error}") from error
