@@ -6,7 +6,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
-.PHONY: demo test test-slow quality clean
+.PHONY: demo test test-slow coverage quality clean
 
 demo: $(VENV)/.data
 	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
@@ -17,6 +17,9 @@ test: $(VENV)/.dev quality
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 -m slow
+
+coverage: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 --cov=hf_ncollapse --cov-branch --cov-report=term-missing:skip-covered
 
 quality: $(VENV)/.dev
 	$(BIN)/ruff check .
