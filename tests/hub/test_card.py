@@ -1,0 +1,168 @@
+"""Cards say what the results table says, in metadata that the Hub takes."""
+
+import re
+from io import StringIO
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hub_store import card_errors, card_metadata
+from huggingface_hub import ModelCard
+
+from hf_ncollapse import cli
+from hf_ncollapse.hub.card import collection_note, model_card, results_card
+from hf_ncollapse.hub.sweep_folder import read_sweep_folder
+from hf_ncollapse.sweeps import parse_recipe, run_sweep
+
+SAMPLES = ["--dataset", "digits", "--train_samples", "100", "--test_samples", "50", "--use_cpu", "--seeds", "0"]
+TINY = ["--depths", "2", "--hidden_size", "16", "--max_steps", "2", "--per_device_train_batch_size", "100"]
+COMMITTED = sorted(Path(__file__).parents[2].glob("model_cards/*/README.md"))
+
+
+def tables(card: str) -> list[pd.DataFrame]:
+    """Every Markdown table with a heading row."""
+    found = re.findall(r"(?:^\|.*\|\n)+", card, flags=re.MULTILINE)
+    frames = [pd.read_csv(StringIO(table), sep="|", skipinitialspace=True, skiprows=[1]) for table in found]
+    return [frame.iloc[:, 1:-1].rename(columns=str.strip) for frame in frames]
+
+
+def reported(card: str) -> dict[tuple[str, str], float]:
+    """(split, name) → value, of the card's model-index."""
+    return {
+        (result.dataset_split, result.metric_name): result.metric_value for result in ModelCard(card).data.eval_results
+    }
+
+
+@pytest.fixture(scope="module")
+def sweep(finished_sweep):
+    return read_sweep_folder(finished_sweep)
+
+
+def test_metadata_are_what_the_hub_takes(sweep):
+    for card in [*(model_card(sweep, run, "my-org") for run in sweep.runs), results_card(sweep, "my-org")]:
+        assert card_errors(str(card)) == []
+    metadata = card_metadata(str(model_card(sweep, sweep.runs[0], "my-org")))
+    assert metadata["pipeline_tag"] == "image-classification"
+    assert metadata["license"] == "apache-2.0"
+    assert {"hf-ncollapse", "neural-collapse", "L-RN1"} <= set(metadata["tags"])
+    assert card_metadata(str(results_card(sweep, "my-org")))["configs"][0]["data_files"] == "results.csv"
+
+
+def test_the_model_index_has_every_digit_of_the_results_table(sweep):
+    for run, (_, row) in zip(sweep.runs, sweep.results.iterrows(), strict=True):
+        assert reported(str(model_card(sweep, run, "my-org"))) == {
+            ("train", "training accuracy"): row["train_accuracy"],
+            ("train", "NC1"): row["nc1"],
+            ("train", "NC2"): row["nc2"],
+            ("train", "NC3"): row["nc3"],
+            ("train", "objective J"): row["objective"],
+            ("train", "gap J − J*"): row["gap"],
+            ("held-out", "held-out accuracy"): row["test_accuracy"],
+        }
+
+
+def test_the_tables_are_the_results_table_to_four_digits(sweep):
+    columns = {"objective J": "objective", "gap J − J*": "gap", "NC1": "nc1", "NC2": "nc2", "NC3": "nc3"}
+    whole = tables(str(results_card(sweep, "my-org")))[-1]
+    of_a_depth = tables(str(model_card(sweep, sweep.runs[-1], "my-org")))[-1]
+    assert whole[["depth L", "seed"]].values.tolist() == sweep.results[["depth", "seed"]].values.tolist()
+    for shown, expected in ((whole, sweep.results), (of_a_depth, sweep.results[sweep.results["depth"] == 4])):
+        for heading, column in columns.items():
+            assert shown[heading].tolist() == pytest.approx(expected[column].tolist(), rel=5e-4)
+
+
+def test_a_card_says_what_how_and_where(sweep):
+    run = sweep.runs_of(4)[1]
+    card = str(model_card(sweep, run, "my-org"))
+    for said in (
+        "A residual network of 4 blocks, width 16, post-LayerNorm",
+        "**λ = 0.005**",
+        "(1/N) Σ cross-entropy",
+        "200 training and 100 held-out samples, 10 classes",
+        "They are not the data set's test set",
+        'pipeline("image-classification", "my-org/digits-rn1-depth-4", trust_remote_code=True)',
+        'from_pretrained("my-org/digits-rn1-depth-4", revision="seed-1", trust_remote_code=True)',
+        'load_sweep("my-org/digits-rn1")',
+        "depths: [2, 4]",
+        "arXiv:2505.15239",
+    ):
+        assert said in card
+    assert "None" not in card
+    assert "nan" not in card
+
+
+def test_the_recipe_on_a_card_is_the_sweep_s(sweep, tmp_path):
+    recipe = re.search(r"```yaml\n(.*?)```", str(model_card(sweep, sweep.runs[0], "my-org")), re.DOTALL)[1]
+    (tmp_path / "recipe.yaml").write_text(recipe)
+    (parsed,), _ = parse_recipe(["--config", str(tmp_path / "recipe.yaml")])
+    assert parsed.to_dict()["sweep"] == sweep.configuration["sweep"]
+    assert parsed.to_dict()["data"] == sweep.configuration["data"]
+    assert parsed.to_dict()["model"] == sweep.configuration["model"]
+
+
+def test_the_results_card_links_every_model_and_holds_the_verdicts(sweep):
+    card = str(results_card(sweep, "my-org"))
+    for depth in (2, 4):
+        assert f"(https://huggingface.co/my-org/digits-rn1-depth-{depth}): L = {depth}, branches `seed-0`" in card
+    assert card.count("\n- **") == 4
+    assert "![NC1, NC2 and NC3 against depth](collapse.png)" in card
+
+
+def test_rendering_again_gives_the_same_bytes(sweep, finished_sweep):
+    again = read_sweep_folder(finished_sweep)
+    assert str(model_card(again, again.runs[0], "my-org")) == str(model_card(sweep, sweep.runs[0], "my-org"))
+    assert str(results_card(again, "my-org")) == str(results_card(sweep, "my-org"))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--loss", "mse"], ["½‖W xᵢ − e_yᵢ‖²", "orthogonal frame"]),
+        (["--architecture", "L-T11", "--patch_size", "4"], ["A transformer of 2 blocks"]),
+    ],
+)
+def test_other_losses_and_architectures_have_their_own_words(tmp_path, options, said):
+    arguments = ["--sweep", "other", "--architecture", "L-RN1", *SAMPLES, *TINY, *options]
+    (recipe,), _ = parse_recipe([*arguments, "--output_dir", str(tmp_path)])
+    sweep = read_sweep_folder(run_sweep(recipe).folder)
+    card = str(model_card(sweep, sweep.runs[0], "my-org"))
+    assert card_errors(card) == []
+    for text in said:
+        assert text in card
+    assert "None" not in card
+
+
+def test_without_an_optimum_a_card_has_no_gap(sweep):
+    run = sweep.runs[0]
+    row = {**run.row, "gap": None, "gufm_optimum": None}
+    card = str(model_card(sweep, type(run)(run.depth, run.seed, run.folder, row, run.metrics, run.config), "my-org"))
+    assert "No optimum J* is known" in card
+    assert ("train", "gap J − J*") not in reported(card)
+    assert card_errors(card) == []
+
+
+def test_a_note_fits_the_collection(sweep):
+    for depth in sweep.depths:
+        assert len(collection_note(sweep, depth)) < 250
+
+
+def test_a_dry_run_writes_the_cards_with_figures_and_table(finished_sweep, tmp_path):
+    arguments = ["publish", str(finished_sweep), "--namespace", "my-org", "--dry-run", "--cards", str(tmp_path)]
+    assert cli.main(arguments) == 0
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"README.md", "depth-2.md", "depth-4.md", "collapse.png", "gap.png", "results.csv", "summary.json"}
+    assert cli.main([name for name in arguments if name != "--dry-run"]) == 2
+
+
+@pytest.mark.parametrize("card", COMMITTED, ids=lambda path: path.parent.name)
+def test_the_committed_cards_agree_with_the_tables_beside_them(card):
+    results = pd.read_csv(card.parent / "results.csv", float_precision="round_trip")
+    assert card_errors(card.read_text(encoding="utf-8")) == []
+    assert len(tables(card.read_text(encoding="utf-8"))[-1]) == len(results)
+    for path in card.parent.glob("depth-*.md"):
+        text = path.read_text(encoding="utf-8")
+        row = results[results["depth"] == int(path.stem.split("-")[1])].iloc[0]
+        values = reported(text)
+        assert card_errors(text) == []
+        for name, column in (("NC1", "nc1"), ("NC2", "nc2"), ("NC3", "nc3"), ("gap J − J*", "gap")):
+            assert values["train", name] == row[column]
