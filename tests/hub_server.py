@@ -8,6 +8,7 @@ import base64
 import contextlib
 import json
 import re
+import signal
 import socket
 import threading
 import time
@@ -37,6 +38,7 @@ class Fault:
         status: answer with this.
         cut_after: read this many bytes of the body, then cut the connection.
         lose_answer: do what is asked, then cut the connection.
+        interrupt: answer, and send this process the signal that Ctrl-C sends.
         times: how often; after that all is well.
         skip: how many matching requests go through before.
         headers: of the answer.
@@ -47,6 +49,7 @@ class Fault:
     status: int | None = None
     cut_after: int | None = None
     lose_answer: bool = False
+    interrupt: bool = False
     times: int = 1
     skip: int = 0
     headers: dict[str, str] = field(default_factory=dict)
@@ -525,6 +528,8 @@ class _Handler(BaseHTTPRequestHandler):
                 answer.headers |= fault.headers
             else:
                 answer = self.hub.answer(request)
+            if fault is not None and fault.interrupt:
+                signal.raise_signal(signal.SIGINT)
             if fault is not None and fault.lose_answer:
                 raise _Cut
         except (_Cut, ConnectionError):

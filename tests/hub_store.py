@@ -286,7 +286,8 @@ class Store:
         """Place a repository's files, as somebody else would have published them."""
         repository = self.repositories.setdefault((kind, repo_id), Repository(kind, repo_id))
         blobs = {path: Blob(content, is_large(path, len(content), content[:512])) for path, content in files.items()}
-        repository.commit(branch, {**repository.at("main").files, **blobs}, "upload")
+        before = repository.at(branch if branch in repository.branches else "main").files
+        repository.commit(branch, {**before, **blobs}, "upload")
         return repository
 
     def large_file(self, sha256: str) -> Blob:

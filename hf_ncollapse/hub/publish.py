@@ -45,7 +45,7 @@ def publish_sweep(
         FileNotFoundError, ValueError: the folder cannot be published as it is; before any request.
         PermissionError: nobody is logged in, or may not write to the namespace; before any upload.
         FileExistsError: a repository or Collection of that name holds something else; before any upload.
-        PublicationError: the Hub refused something, or the connection was lost for good.
+        PublicationError: the Hub refused something, the connection was lost for good, or Ctrl-C.
     """
     publication = plan_publication(read_sweep_folder(folder, partial=partial), namespace, with_metric=with_metric)
     api = HfApi() if api is None else api
@@ -67,7 +67,7 @@ def publish_sweep(
                 console.print(f"{state.name}: {publish_state(api, state, private=private)}")
                 done.append(state)
             slug = _publish_collection(api, namespace, publication, private)
-        except HUB_ERRORS as error:
+        except (*HUB_ERRORS, KeyboardInterrupt) as error:
             left = publication.states[len(done) :]
             where = f"stopped at {left[0].name if left else 'the Collection'}: {reason(error)}"
             raise PublicationError(

@@ -146,6 +146,7 @@ def test_a_fault_that_passes_is_survived_and_leaves_no_trace(hub, finished_sweep
         ("PUT", "/large-files/", {"cut_after": 1000, "skip": 4}, "uploading"),
         ("PUT", "/large-files/", {"status": 403, "skip": 4}, "uploading .*403"),
         ("POST", "/validate-yaml", {"status": 400, "skip": 2}, "Invalid metadata"),
+        ("POST", f"{DEPTH_4}/preupload/main", {"interrupt": True}, "KeyboardInterrupt"),
     ],
 )
 def test_a_fault_that_stays_is_named_and_the_next_publication_completes_the_rest(
