@@ -2,6 +2,9 @@
 
 import json
 import logging
+import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -14,6 +17,14 @@ from hf_ncollapse.hub.publish import PublicationError, publish_sweep
 from hf_ncollapse.hub.sweep_folder import read_sweep_folder
 
 DEPTH_2, DEPTH_4, RESULTS = "my-org/digits-rn1-depth-2", "my-org/digits-rn1-depth-4", "my-org/digits-rn1-results"
+EVALUATE = """
+import sys
+sys.modules["hf_ncollapse"] = None  # any import of the package fails
+import evaluate
+metric = evaluate.load("my-org/neural_collapse")
+features = [[0.5], [1.5], [-0.5], [-1.5]]
+print(metric.compute(predictions=features, references=[0, 0, 1, 1], measures=["nc1"])["nc1"])
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -102,6 +113,18 @@ def test_xet_uploads_the_same_in_as_many_commits(xet_hub, finished_sweep, undist
     assert commits_of(xet_hub) == undisturbed["commits"]
     assert xet_hub.store.large_files == {}
     publish(xet_hub, finished_sweep)
+    assert commits_of(xet_hub) == undisturbed["commits"]
+
+
+def test_a_fault_of_xet_storage_is_survived_or_named_and_completed(xet_hub, finished_sweep, undisturbed, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+    xet_hub.fail("GET", f"{DEPTH_4}/xet-write-token/main", status=403, times=100)
+    with pytest.raises(PublicationError, match=f"stopped at {DEPTH_4}@main"):
+        publish(xet_hub, finished_sweep)
+    xet_hub.heal()
+    xet_hub.fail("GET", f"{DEPTH_4}/xet-write-token/main", status=503)
+    publish(xet_hub, finished_sweep)
+    assert state_of(xet_hub) == undisturbed["state"]
     assert commits_of(xet_hub) == undisturbed["commits"]
 
 
@@ -232,11 +255,21 @@ def test_private_makes_everything_private_and_refuses_what_is_public(hub, finish
         publish(hub, finished_sweep, private=True)
 
 
-def test_the_metric_is_published_as_a_space(hub, finished_sweep):
+def test_the_metric_is_published_as_a_space_that_evaluate_loads(hub, finished_sweep, tmp_path):
     publish(hub, finished_sweep, with_metric=True)
     files = hub.repository("my-org/neural_collapse", "space").files()
     assert {"neural_collapse.py", "class_statistics.py", "measures.py", "README.md", "app.py"} <= set(files)
     assert ("space", "my-org/neural_collapse", "The metric, to try.") in state_of(hub)["digits-rn1"]
+    finished = subprocess.run(
+        [sys.executable, "-c", EVALUATE],
+        env=os.environ | hub.environment(tmp_path, token=None),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    # Means at ±1, deviations of ½ about them: 0.25 within, 1 between.
+    assert finished.stdout.split() == ["0.25"], finished.stderr[-3000:]
 
 
 def test_unfinished_runs_are_left_out_only_when_asked(hub, sweep_copy):
