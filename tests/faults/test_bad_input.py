@@ -232,12 +232,21 @@ def idx(shape, values: bytes) -> bytes:
 WHOLE = gzip.compress(idx((2, 3), bytes(6)))
 
 
-@pytest.mark.parametrize(
-    "content",
-    [b"", WHOLE[:-9], WHOLE[:12], b"plain", gzip.compress(b""), gzip.compress(idx((2, 3), bytes(5))),
-     gzip.compress(idx((2, 3), b"")[:9]), gzip.compress(b"\x00\x00\x0d\x02" + bytes(20)),
-     WHOLE[:15] + bytes([WHOLE[15] ^ 255]) + WHOLE[16:]],
-)  # fmt: skip
+DAMAGED = {
+    "empty": b"",
+    "no trailer": WHOLE[:-9],
+    "cut in the header": WHOLE[:12],
+    "not compressed": b"plain",
+    "nothing compressed": gzip.compress(b""),
+    "one pixel short": gzip.compress(idx((2, 3), bytes(5))),
+    "cut in the shape": gzip.compress(idx((2, 3), b"")[:9]),
+    "pixels of another type": gzip.compress(b"\x00\x00\x0d\x02" + bytes(20)),
+    "a flipped byte": WHOLE[:15] + bytes([WHOLE[15] ^ 255]) + WHOLE[16:],
+}
+
+
+# Named: the bytes themselves hold the second of their compression, and two workers would collect different tests.
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
 def test_a_damaged_image_file_is_named(tmp_path, content):
     path = tmp_path / "images.gz"
     path.write_bytes(WHOLE)
