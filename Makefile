@@ -6,7 +6,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
-.PHONY: demo test test-slow coverage quality clean
+.PHONY: demo test test-slow test-oldest test-newest coverage quality clean
 
 demo: $(VENV)/.data
 	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
@@ -17,6 +17,14 @@ test: $(VENV)/.dev quality
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 -m slow
+
+# Both ends of the ranges in pyproject.toml, each in an environment of its own (gigabytes of torch).
+test-oldest: RESOLUTION := lowest-direct
+test-newest: RESOLUTION := highest
+test-oldest test-newest: $(VENV)/.dev
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)-$@
+	VIRTUAL_ENV=$(VENV)-$@ $(BIN)/uv pip install --native-tls --resolution $(RESOLUTION) --editable ".[data,dev]"
+	$(VENV)-$@/bin/python -m pytest -n 2
 
 coverage: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --cov=hf_ncollapse --cov-branch --cov-report=term-missing:skip-covered
@@ -40,4 +48,4 @@ $(VENV)/.dev: $(VENV)/.data
 	touch $@
 
 clean:
-	rm -rf $(VENV) dist build
+	rm -rf $(VENV) $(VENV)-test-* dist build

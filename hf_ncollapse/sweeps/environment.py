@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-_PACKAGES = ("hf_ncollapse", "torch", "transformers", "accelerate", "datasets", "numpy")
+_PACKAGES = ("hf_ncollapse", "transformers", "accelerate", "datasets", "numpy")
 
 
 def describe_environment(device: torch.device) -> dict[str, object]:
@@ -18,6 +18,7 @@ def describe_environment(device: torch.device) -> dict[str, object]:
     """
     return {
         "python": platform.python_version(),
+        "torch": str(torch.__version__),  # names its build, +cpu or +cu130, which an installed version may not
         **{package: version(package) for package in _PACKAGES},
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor_name(),
