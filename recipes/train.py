@@ -47,12 +47,18 @@ def main(arguments: list[str]) -> int:
         print(f"train.py: error: {error}", file=sys.stderr)
         return 2
     except SweepInterrupted as stop:
-        print(f"train.py: {stop}", file=sys.stderr)
+        say_once(str(stop))
         return 128 + stop.signal_number
     failed = {f"{outcome.folder}: {run}": why for outcome in outcomes for run, why in outcome.failed.items()}
     for run, why in failed.items():
-        print(f"train.py: {run}: {why}", file=sys.stderr)
+        say_once(f"{run}: {why}")
     return 1 if failed else 0
+
+
+def say_once(message: str) -> None:
+    """Print what every process knows, from one of them."""
+    if PartialState().is_main_process:
+        print(f"train.py: {message}", file=sys.stderr)
 
 
 def add_options(parser) -> None:

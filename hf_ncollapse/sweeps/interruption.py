@@ -3,12 +3,15 @@
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Iterator
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather
 from transformers import TrainerCallback
+
+_ECHO_SECONDS = 2.0
 
 
 class SweepInterrupted(KeyboardInterrupt):
@@ -25,11 +28,13 @@ class SweepInterrupted(KeyboardInterrupt):
 class StopRequest(TrainerCallback):
     """Notes Ctrl-C (SIGINT) and SIGTERM, and ends the training after the step under way, with a checkpoint.
 
-    A second signal of the same kind does what it does without this class.
+    A further signal does what it does without this class, but for one that comes at once: a launcher of several
+    processes passes on a Ctrl-C that they have already got from the terminal.
     """
 
     def __init__(self):
         self.signal_number = 0
+        self._asked_at: float | None = None
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
@@ -40,8 +45,12 @@ class StopRequest(TrainerCallback):
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
         def note(number: int, frame) -> None:
-            self.signal_number = number
-            signal.signal(number, before[number])
+            now = time.monotonic()
+            if self._asked_at is None:
+                self.signal_number, self._asked_at = number, now
+            elif now - self._asked_at > _ECHO_SECONDS:
+                signal.signal(number, before[number])
+                signal.raise_signal(number)
 
         for number in before:
             signal.signal(number, note)

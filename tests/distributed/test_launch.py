@@ -3,9 +3,11 @@
 import importlib.util
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -35,21 +37,28 @@ sys.addaudithook(note)
 """
 
 
-def launch(*arguments, cwd, config="cpu_2_processes.yaml", launcher=(), environment=None):
-    """Run `accelerate launch`, as a user in a folder of their own."""
+def start(*arguments, cwd, config="cpu_2_processes.yaml", launcher=(), environment=None):
+    """Start `accelerate launch`, as a user in a folder of their own."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     inherited = {k: v for k, v in os.environ.items() if k not in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR")}
     options = launcher or ("--config_file", str(CONFIGS / config), "--main_process_port", str(port))
-    return subprocess.run(
+    return subprocess.Popen(
         [Path(sys.executable).parent / "accelerate", "launch", *options, *map(str, arguments)],
         cwd=cwd,
         env={**inherited, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **(environment or {})},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
     )
+
+
+def launch(*arguments, **keywords):
+    """Run `accelerate launch` to its end."""
+    process = start(*arguments, **keywords)
+    output, errors = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
 
 @pytest.mark.parametrize(
@@ -140,6 +149,48 @@ def test_parameters_and_measurements_equal_those_of_one_process_for_both_familie
                 assert reports[rank][name][key] == pytest.approx(measured[key], abs=1e-6), (name, key)
     for report in reports:
         assert "gradients would not be synchronised" in report["unsynchronised"]
+
+
+SWEEP = (
+    ROOT / "recipes/train.py", "--sweep", "stopped", "--architecture", "L-RN1", "--dataset", "digits",
+    "--train_samples", 110, "--hidden_size", 16, "--depths", 2, 4, "--initialization", "continuation",
+    "--per_device_train_batch_size", 14, "--max_steps", 60,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    finished = launch(*SWEEP, "--output_dir", folder, cwd=folder)
+    assert finished.returncode == 0, finished.stderr
+    return pd.read_csv(folder / "stopped" / "results.csv").drop(columns="seconds")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("whom", "number"),
+    [("launcher", signal.SIGTERM), ("all", signal.SIGINT), ("one", signal.SIGTERM), ("one", signal.SIGKILL)],
+)
+def test_two_processes_that_are_stopped_continue_to_the_same_table(whom, number, undisturbed, tmp_path):
+    process = start(*SWEEP, "--output_dir", tmp_path, cwd=tmp_path)
+    run = tmp_path / "stopped" / "depth-4" / "seed-0"
+    while not (run / "checkpoint-18" / "trainer_state.json").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.001)
+    workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert len(workers) == 2
+    targets = {"launcher": [process.pid], "all": [process.pid, *workers], "one": [workers[1]]}[whom]
+    for target in targets:
+        os.kill(int(target), number)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode != 0
+    said = errors.count(f"stopped by {signal.Signals(number).name} at depth 4, seed 0, step ")
+    assert said == (0 if number == signal.SIGKILL else 1), errors
+    finished = launch(*SWEEP, "--output_dir", tmp_path, cwd=tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    ended = pd.read_csv(tmp_path / "stopped" / "results.csv").drop(columns="seconds")
+    pd.testing.assert_frame_equal(ended, undisturbed, check_exact=True)
+    assert not list(tmp_path.rglob("checkpoint-*"))
 
 
 def test_a_launcher_that_started_fewer_processes_than_it_was_asked_for_is_stopped(tmp_path):

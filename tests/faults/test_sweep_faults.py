@@ -17,9 +17,10 @@ import pandas as pd
 import pytest
 import torch
 
-from hf_ncollapse.sweeps import parse_recipe, run_sweep
+from hf_ncollapse.sweeps import interruption, parse_recipe, run_sweep
 from hf_ncollapse.sweeps.execute import RunClock
 from hf_ncollapse.sweeps.files import sole_use
+from hf_ncollapse.sweeps.interruption import StopRequest
 from hf_ncollapse.sweeps.run_folder import last_checkpoint
 from hf_ncollapse.training.data.images import image_dataset
 
@@ -91,6 +92,17 @@ def test_a_sweep_asked_to_stop_saves_says_so_and_continues(script, undisturbed, 
     assert script.main([*ARGUMENTS, "--output_dir", str(tmp_path)]) == 0
     pd.testing.assert_frame_equal(table(tmp_path), table(undisturbed), check_exact=True)
     assert names(tmp_path) == names(undisturbed)
+
+
+def test_a_signal_passed_on_twice_is_one_and_a_later_one_ends_at_once(monkeypatch):
+    request = StopRequest()
+    with request.listening():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        assert request.signal_number == signal.SIGINT
+        monkeypatch.setattr(interruption, "_ECHO_SECONDS", 0.0)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 @pytest.fixture(scope="module")
