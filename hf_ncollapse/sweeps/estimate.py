@@ -1,6 +1,5 @@
 """What a sweep will cost, before it is run."""
 
-import math
 import time
 
 import torch
@@ -13,7 +12,6 @@ from ..training.data import ClassificationData
 from .architectures import build_config, build_model
 from .arguments import Recipe
 from .execute import prepare_sweep
-from .plan import Run
 
 # Steps timed at each depth; the first ones, which allocate memory, do not count.
 _WARM_UP, _TIMED = 1, 3
@@ -39,11 +37,10 @@ def print_plan(recipe: Recipe) -> None:
     total_seconds = total_bytes = 0.0
     for run in runs:
         seconds_per_step, size = costs[run.depth]
-        steps = _steps(run, data, arguments)
-        seconds = 0.0 if run.is_finished else steps * seconds_per_step
+        seconds = 0.0 if run.is_finished else run.max_steps * seconds_per_step
         start = "finished" if run.is_finished else f"depth {run.parent.depth}" if run.parent else "random weights"
         table.add_row(
-            *(str(run.depth), str(run.seed), start, str(steps), f"{run.learning_rate:.2g}"),
+            *(str(run.depth), str(run.seed), start, str(run.max_steps), f"{run.learning_rate:.2g}"),
             *(f"{seconds / 60:.1f}", f"{size / 1e6:.2f}"),
         )
         total_seconds, total_bytes = total_seconds + seconds, total_bytes + size
@@ -52,13 +49,6 @@ def print_plan(recipe: Recipe) -> None:
         f"{len(runs)} runs, about {total_seconds / 60:.1f} minutes and {total_bytes / 1e6:.1f} MB of weights"
     )
     console.print(f"folder: {recipe.folder}")
-
-
-def _steps(run: Run, data: ClassificationData, arguments: CollapseTrainingArguments) -> int:
-    if run.max_steps > 0:
-        return run.max_steps
-    samples_a_step = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
-    return math.ceil(arguments.num_train_epochs * math.ceil(len(data.train) / samples_a_step))
 
 
 def _cost_of_depth(

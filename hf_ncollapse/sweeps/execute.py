@@ -1,6 +1,7 @@
 """Train every run of a sweep once, whatever happens in between."""
 
 import contextlib
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,10 +67,19 @@ def prepare_sweep(recipe: Recipe) -> tuple[CollapseTrainingArguments, Classifica
     architecture_named(recipe.sweep.architecture)
     with state.main_process_first():
         data = load_classification_data(recipe.data)
-    runs = plan_runs(recipe, arguments.learning_rate, arguments.max_steps)
+    runs = plan_runs(recipe, arguments.learning_rate, _count_steps(arguments, len(data.train)))
     for depth in recipe.sweep.depths:
         build_config(recipe.sweep.architecture, depth, recipe.model, data)
     return arguments, data, runs
+
+
+def _count_steps(arguments: CollapseTrainingArguments, num_samples: int) -> int:
+    if arguments.max_steps > 0:
+        return arguments.max_steps
+    samples_a_step = (
+        arguments.per_device_train_batch_size * arguments.world_size * arguments.gradient_accumulation_steps
+    )
+    return math.ceil(arguments.num_train_epochs * math.ceil(num_samples / samples_a_step))
 
 
 def run_sweep(recipe: Recipe) -> SweepOutcome:
@@ -159,6 +169,11 @@ def train_run(
             "restore_callback_states_from_checkpoint": True,
         }
     )
+    # In steps, as checkpoints keep them: a share of the run would be reported as changed at every restart.
+    for name in ("logging_steps", "eval_steps", "save_steps"):
+        interval = getattr(arguments, name)
+        if interval is not None and interval < 1:
+            setattr(arguments, name, math.ceil(interval * run.max_steps))
     clock = RunClock()
     trainer = CollapseTrainer(
         model,

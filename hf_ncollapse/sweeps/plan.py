@@ -23,7 +23,7 @@ class Run:
         folder: where its checkpoint and `metrics.json` go.
         parent: the run whose split it starts from, in a continuation.
         learning_rate: peak learning rate at this depth.
-        max_steps: optimiser steps; −1 where the recipe counts epochs.
+        max_steps: optimiser steps.
     """
 
     depth: int
@@ -50,7 +50,7 @@ def plan_runs(recipe: Recipe, learning_rate: float, max_steps: int) -> list[Run]
     Args:
         recipe: the sweep.
         learning_rate: peak learning rate of the shallowest depth.
-        max_steps: optimiser steps of a run, −1 where the recipe counts epochs.
+        max_steps: optimiser steps of a run.
     """
     sweep = recipe.sweep
     runs = []
