@@ -338,7 +338,7 @@ class ClassStatistics:
 
     def _move_shifts(self, shifts: Tensor) -> None:
         """Rewrite the sums about other shifts s', with m = s − s': h − s' = (h − s) + m."""
-        moved = (self._shifts - shifts).masked_fill_((self.counts == 0).unsqueeze(1), 0)
+        moved = self._shifts - shifts
         moved_sums = self._sums + self.counts.unsqueeze(1) * moved
         self._squares += torch.linalg.vecdot(moved, self._sums + moved_sums)
         if self.has_second_moment:
@@ -443,7 +443,7 @@ class HeldOutStatistics:
         return HeldOutStatistics(test, self.class_means[selected], self.mean_counts[selected])
 
     def _offsets(self) -> Tensor:
-        return (self.test.class_means - self.class_means).masked_fill_((self.counts == 0).unsqueeze(1), 0)
+        return self.test.class_means - self.class_means
 
 
 def check_batch(features: Tensor, labels: Tensor) -> None:

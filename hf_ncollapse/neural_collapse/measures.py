@@ -440,7 +440,7 @@ def compute(
         statistics = HeldOutStatistics(statistics, training_statistics.class_means, training_statistics.counts)
     present = statistics.present_classes
     classifier = None if classifier is None else _as_classifier(classifier, statistics)
-    bias = None if bias is None else _as_bias(bias, statistics)
+    bias = _as_bias(bias, statistics)
     if absent == "error":
         _require_every_class(statistics.counts)
     elif not present.all():
@@ -448,11 +448,13 @@ def compute(
             raise ValueError(f"at least 2 classes must have samples, got {int(present.sum())} of {len(present)}")
         statistics = statistics.select_classes(present)
         classifier = None if classifier is None else classifier[present]
-        bias = None if bias is None else bias[present]
+        bias = bias[present]
     if batches is not None:
         batches = _Renumbered(batches, present, ignore_index)
 
-    arguments = {"statistics": statistics, "classifier": classifier, "weighting": weighting, "batches": batches}
+    arguments = {
+        "statistics": statistics, "classifier": classifier, "bias": bias, "weighting": weighting, "batches": batches
+    }  # fmt: skip
     values, left_out = {}, {}
     for name in names:
         function, _ = MEASURES[name]
@@ -463,7 +465,7 @@ def compute(
             left_out[name] = f"needs {reason}"
             continue
         taken = inspect.signature(function).parameters
-        chosen = {key: value for key, value in (arguments | {"bias": bias}).items() if key in taken}
+        chosen = {key: value for key, value in arguments.items() if key in taken}
         if name == "nc1_pinv":
             values[name], values["nc1_pinv_rank"] = nc1_pinv(**chosen, return_rank=True)
         elif name == "gnc2_excess" and "gnc2" in values:
@@ -675,7 +677,7 @@ def _squared_distances(left: Tensor, right: Tensor) -> Tensor:
     sizes = left.square().sum(1).unsqueeze(1) + right.square().sum(1)
     squared = torch.addmm(sizes, left, right.T, alpha=-2)
     close = squared < 1e-6 * sizes
-    if left is right or left.data_ptr() == right.data_ptr():
+    if left.data_ptr() == right.data_ptr():
         close.fill_diagonal_(False)
     if close.any():
         squared = torch.cdist(left, right, compute_mode="donot_use_mm_for_euclid_dist").square_()

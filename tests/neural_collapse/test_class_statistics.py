@@ -10,7 +10,7 @@ import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_ncollapse.neural_collapse.class_statistics import ClassStatistics
+from hf_ncollapse.neural_collapse.class_statistics import ClassStatistics, require_finite
 
 NUM_CLASSES, WIDTH = 4, 6
 
@@ -82,10 +82,13 @@ def test_neither_sample_order_nor_batch_splits_nor_merge_order_matter(seed, cuts
 @pytest.mark.parametrize(
     ("features", "labels", "message"),
     [
-        (torch.ones(3, 2), [0, 1, -1], r"labels must be in 0 … 3, got -1 at position 2 \(1 labels in all\)"),
+        (torch.ones(3, 2), [0, 1, -1], r"labels must be in 0 … 3, got -1 at position 2 \(1 labels in all\)$"),
         (torch.ones(3, 2), [0, 4, 7], r"got 4 at position 1 \(2 labels in all\)"),
-        (torch.ones(3, 2), [-100, 1, 1], r"got -100 at position 0 .*; pass ignore_index=-100 to skip such samples"),
+        (torch.ones(3, 2), [0, 1, 4], r"got 4 at position 2 \(1 labels in all\)$"),
+        (torch.ones(3, 2), [-100, 1, 1], r"\(1 labels in all\); pass ignore_index=-100 to skip such samples$"),
         (torch.ones(3, 2), [0.0, 1.0, 1.0], "labels must be integers, got torch.float32"),
+        (torch.ones(3, 2), [True, False, True], "labels must be integers, got torch.bool"),
+        (torch.ones(3, 2), [1j, 0j, 1j], "labels must be integers, got torch.complex64"),
         (torch.ones(3, 2), [0, 1], r"labels must have one entry a sample, \(3,\), got shape \(2,\)"),
         (torch.ones(3), [0, 1, 2], r"features must be samples × width \(N×d\), got shape \(3,\)"),
         (torch.ones(3, 0), [0, 1, 2], r"features must be samples × width \(N×d\), got shape \(3, 0\)"),
@@ -111,6 +114,65 @@ def test_bad_input_is_named_and_leaves_the_state_as_it_was(features, labels, mes
         statistics.update(features, torch.tensor(labels))
     after = statistics.state_dict()
     assert all(torch.equal(torch.as_tensor(after[name]), torch.as_tensor(before[name])) for name in before)
+
+
+def test_a_bad_sample_after_every_class_was_seen_leaves_the_state_as_it_was():
+    features, labels = make_data()
+    statistics = collect(features, labels, [30, 30])
+    before = copy.deepcopy(statistics.state_dict())
+    with pytest.raises(ValueError, match="features must be finite"):
+        statistics.update(torch.full((1, WIDTH), torch.nan), labels[:1])
+    after = statistics.state_dict()
+    assert all(torch.equal(torch.as_tensor(after[name]), torch.as_tensor(before[name])) for name in before)
+
+
+def test_a_class_that_comes_late_loses_no_precision():
+    features, labels = make_data(num_samples=300, mean=1e4, scale=1e-3)
+    order = labels.argsort(stable=True)
+    features, labels = features[order], labels[order]
+    statistics = collect(features, labels, [20] * 15)
+    centred = features - statistics.class_means[labels]
+    expected = torch.zeros(NUM_CLASSES, dtype=torch.float64).index_add_(0, labels, centred.square().sum(1))
+    assert torch.allclose(statistics.within_class_scatter, expected, rtol=1e-9, atol=0)
+
+
+def test_the_second_moment_of_wide_features_is_whole():
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(50, 300, generator=generator, dtype=torch.float64)
+    statistics = ClassStatistics(2, second_moment=True)
+    statistics.update(features, torch.arange(50) % 2)
+    centred = features - statistics.class_means[torch.arange(50) % 2]
+    assert torch.allclose(statistics.within_class_second_moment, centred.T @ centred, atol=1e-12)
+
+
+def test_a_zero_feature_has_no_direction():
+    statistics = ClassStatistics(2)
+    statistics.update(torch.tensor([[0.0, 0.0], [3.0, 4.0], [0.0, 2.0]]), torch.tensor([0, 0, 1]))
+    assert torch.allclose(statistics.direction_sums, torch.tensor([[0.6, 0.8], [0.0, 1.0]], dtype=torch.float64))
+
+
+def test_only_directions_are_accumulated_unless_the_second_moment_is_asked_for():
+    statistics = ClassStatistics(2)
+    assert (statistics.has_directions, statistics.has_second_moment) == (True, False)
+    lean = ClassStatistics(2, second_moment=True, directions=False)
+    restored = ClassStatistics.from_state_dict(lean.state_dict())
+    assert (restored.has_directions, restored.has_second_moment, restored.num_features) == (False, True, None)
+
+
+def test_the_state_lives_where_it_was_asked_to():
+    features, labels = make_data()
+    statistics = collect(features, labels, [60])
+    assert ClassStatistics(2, device="meta").device == torch.device("meta")
+    moved = ClassStatistics.from_state_dict(statistics.state_dict(), device="meta")
+    wider = moved.resized(7)
+    for elsewhere in (moved, wider, copy.deepcopy(statistics).to("meta")):
+        tensors = [value for value in elsewhere.state_dict().values() if isinstance(value, torch.Tensor)]
+        assert {tensor.device.type for tensor in tensors} | {elsewhere.device.type} == {"meta"}
+    back = statistics.to("cpu")
+    assert back is statistics
+    back.update(features, labels)
+    assert_same_statistics(back, collect(features.repeat(2, 1), labels.repeat(2), [120]))
+    assert ClassStatistics(2).to("cpu").num_samples == 0
 
 
 def test_a_bad_sample_at_the_end_of_a_large_batch_leaves_the_state_as_it_was():
@@ -147,8 +209,9 @@ def test_a_single_class_and_empty_statistics_are_refused():
     empty = ClassStatistics(3)
     empty.update(torch.empty(0, 5), torch.empty(0, dtype=torch.int64))
     assert empty.num_samples == 0
-    with pytest.raises(ValueError, match="the statistics are empty"):
+    with pytest.raises(ValueError, match=r"^the statistics are empty: update them with at least one sample$"):
         _ = empty.class_means
+    require_finite(torch.empty(0, 5, dtype=torch.float64))
 
 
 def test_what_was_not_accumulated_is_not_invented():
@@ -203,7 +266,7 @@ def test_selecting_classes_may_drop_absent_ones_only():
     assert selected.num_classes == 3
     assert torch.equal(selected.class_means, statistics.class_means[[0, 1, 3]])
     assert torch.equal(selected.within_class_second_moment, statistics.within_class_second_moment)
-    with pytest.raises(ValueError, match="may leave out absent classes only"):
+    with pytest.raises(ValueError, match=r"^select_classes may leave out absent classes only.* of all samples$"):
         statistics.select_classes(torch.tensor([True, True, False, False]))
 
 

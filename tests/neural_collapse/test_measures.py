@@ -1,6 +1,8 @@
 """Every measure equals its formula, written out over the whole data in two passes and in float64."""
 
+import inspect
 import math
+import re
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 from hf_ncollapse.neural_collapse import measures
 from hf_ncollapse.neural_collapse.class_statistics import ClassStatistics, HeldOutStatistics
+from hf_ncollapse.theory import simplex_etf
 
 COUNTS = {"balanced": [40, 40, 40, 40, 40], "imbalanced": [90, 60, 30, 15, 5]}
 WIDTH = 12
@@ -126,6 +129,29 @@ def test_every_measure_equals_two_passes_in_float64(counts, weighting, dtype, me
     assert_equals_reference(result, reference(features, labels, classifier, bias, weighting))
 
 
+@pytest.mark.parametrize("name", measures.MEASURES)
+def test_a_measure_by_itself_weighs_classes_equally_unless_told_otherwise(name):
+    features, labels, classifier, bias = make_data(COUNTS["imbalanced"])
+    classifier, bias = classifier.float(), bias.float()
+    statistics = collect(features, labels, 5)
+    # Labels of 32 bits, as some collators make them.
+    given = {"statistics": statistics, "classifier": classifier, "bias": bias}
+    given["batches"] = [(piece, targets.int()) for piece, targets in split(features, labels)]
+    function, _ = measures.MEASURES[name]
+    taken = inspect.signature(function).parameters
+    expected = reference(features, labels, classifier.double(), bias.double(), "class")[name]
+    own = {key: value for key, value in given.items() if key in taken}
+    assert function(**own) == pytest.approx(expected, rel=1e-9)
+    assert measures.compute(measures=name, **given)[name] == pytest.approx(expected, rel=1e-9)
+    if "weighting" in taken:
+        expected = reference(features, labels, classifier.double(), bias.double(), "sample")[name]
+        one_pass = {key: value for key, value in own.items() if key != "batches"}
+        assert function(**one_pass, weighting="sample") == pytest.approx(expected, rel=1e-9)
+    if "classifier" in taken and "statistics" in taken:
+        with pytest.raises(ValueError, match=r"classifier must have the class means' shape \(5, 12\), got \(4, 12\)"):
+            function(**(own | {"classifier": classifier[1:]}))
+
+
 @pytest.mark.parametrize("weighting", ["class", "sample"])
 def test_held_out_samples_are_measured_about_the_training_means(weighting):
     train, train_labels, classifier, bias = make_data(COUNTS["imbalanced"], seed=1)
@@ -153,16 +179,78 @@ def test_held_out_statistics_refuse_classes_without_a_training_mean():
         HeldOutStatistics(test, test.class_means[:, 1:], test.counts)
 
 
+def test_held_out_statistics_name_ten_classes_and_compute_in_float64():
+    features, labels = torch.eye(11), torch.arange(11)
+    test = collect(features, labels, 11)
+    with pytest.raises(ValueError, match=re.escape(f"the first: {list(range(10))}")):
+        HeldOutStatistics(test, test.class_means, torch.zeros(11, dtype=torch.int64))
+    assert HeldOutStatistics(test, features, test.counts).class_means.dtype == torch.float64
+
+
+def test_a_held_out_class_of_one_sample_counts_and_an_absent_one_can_be_left_out():
+    train, train_labels, classifier, bias = make_data(COUNTS["imbalanced"], seed=1)
+    test, test_labels, _, _ = make_data([20, 9, 8, 7, 1], seed=2)
+    options = {"classifier": classifier, "bias": bias, "measures": "all"}
+    training = collect(train, train_labels, 5)
+    whole = measures.compute(
+        collect(test, test_labels, 5), training_statistics=training, batches=split(test, test_labels), **options
+    )
+    expected = reference(test, test_labels, classifier, bias, "class", training=(train, train_labels))
+    assert_equals_reference(whole, expected)
+
+    kept, kept_train = test_labels != 0, train_labels != 0
+    test, test_labels = test[kept], test_labels[kept]
+    without = measures.compute(
+        collect(test, test_labels, 5),
+        training_statistics=training,
+        absent="exclude",
+        batches=split(test, test_labels),
+        **options,
+    )
+    assert without["absent_classes"] == [0]
+    others = (train[kept_train], train_labels[kept_train] - 1)
+    expected = reference(test, test_labels - 1, classifier[1:], bias[1:], "class", training=others)
+    assert_equals_reference(without, expected)
+
+
 def test_exact_collapse_is_zero_in_every_measure():
     frame = 3 * (torch.eye(4, dtype=torch.float64) - 0.25)
     features, labels = frame.repeat(5, 1), torch.arange(4).repeat(5)
     result = measure_everything(features, labels, 2 * frame)
     assert result["nc1"] == 0.0
+    assert result["nc1_pinv_rank"] == 3
     zero = set(measures.MEASURES) - {"gnc2", "nc2_orthogonal"}
     assert {name: result[name] for name in zero if abs(result[name]) > 1e-15} == {}
     assert result["gnc2"] == pytest.approx(-0.5 * math.log(8 / 3), abs=1e-15)
     orthogonal = collect(torch.eye(4).repeat(5, 1), labels, 4)
     assert measures.nc2_orthogonal(orthogonal) == 0.0
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 8])
+def test_the_smallest_room_for_a_simplex_is_room_enough(num_classes):
+    frame = torch.from_numpy(simplex_etf(num_classes))
+    assert frame.shape == (num_classes, num_classes - 1)
+    assert measures.nc2(frame) < 1e-14
+    result = measures.compute(collect(frame, torch.arange(num_classes), num_classes), measures="all", classifier=frame)
+    assert result["nc2_means"] < 1e-14
+    best = {name: value for name, value in result.items() if name.endswith("_best_attainable")}
+    # K orthogonal vectors have no room in K − 1 dimensions: the closest Gram matrix is a projection's.
+    attainable = math.sqrt(2 - 2 * math.sqrt((num_classes - 1) / num_classes))
+    assert best == {"nc2_orthogonal_best_attainable": pytest.approx(attainable)}
+    assert result["nc2_orthogonal"] == pytest.approx(attainable)
+
+
+def test_class_means_on_a_line_or_in_a_point_have_one_direction_or_none():
+    direction = torch.randn(WIDTH, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    spread = torch.eye(WIDTH, dtype=torch.float64)[:2]
+    for places, rank in (((1.0, 2.0, 7.0), 1), ((0.0, 0.0, 0.0), 0)):
+        means = torch.tensor(places, dtype=torch.float64).unsqueeze(1) * direction
+        statistics = collect(torch.cat([means.repeat_interleave(4, 0)]) + torch.cat([spread, -spread]).repeat(3, 1),
+                             torch.arange(3).repeat_interleave(4), 3)  # fmt: skip
+        value, found = measures.nc1_pinv(statistics, return_rank=True)
+        assert found == rank
+        if rank == 0:
+            assert value == 0
 
 
 def make_close_pairs(num_classes=10, width=512, gap=0.004, value=6.2407e-4):
@@ -236,6 +324,15 @@ def test_distances_of_nearly_equal_means_do_not_cancel():
     assert measures.nc1_cdnv(statistics) == pytest.approx(float((variance / distances).mean()), rel=1e-6)
 
 
+def test_distances_of_many_large_and_close_means_do_not_cancel():
+    generator = torch.Generator().manual_seed(0)
+    means = 1e4 * torch.randn(40, WIDTH, generator=generator, dtype=torch.float64)
+    means[1] = means[0] + 1
+    statistics = collect(torch.cat([means + 0.25, means - 0.25]), torch.arange(40).repeat(2), 40)
+    distances = torch.pdist(statistics.class_means).square()
+    assert measures.nc1_cdnv(statistics) == pytest.approx(float((WIDTH / 16 / distances).mean()), rel=1e-10)
+
+
 @pytest.mark.parametrize("num_classes", [14, 30])
 def test_more_classes_than_an_etf_has_room_for_need_no_k_by_k_matrix_and_give_the_best_attainable(num_classes):
     features, labels, classifier, bias = make_data([5] * num_classes)
@@ -267,12 +364,24 @@ def test_absent_classes_are_named_or_left_out_and_counted():
         measures.compute(statistics, **options)
     with pytest.raises(ValueError, match=r"2 of 7 classes have no sample \(1, 4\)"):
         measures.nc1(statistics)
+    without_classifier = measures.compute(statistics, absent="exclude", measures="nc1")
+    assert without_classifier["nc1"] == pytest.approx(reference(features, labels, classifier, bias, "class")["nc1"])
     result = measures.compute(statistics, absent="exclude", batches=split(features, present[labels]), **options)
     assert (result["num_classes"], result["num_absent_classes"], result["absent_classes"]) == (5, 2, [1, 4])
     assert_equals_reference(result, reference(features, labels, classifier, bias, "class"))
 
 
+@pytest.mark.parametrize(("num_absent", "end"), [(10, ", 9): absent"), (11, ", 9, …): absent")])
+def test_at_most_ten_absent_classes_are_named(num_absent, end):
+    num_classes = num_absent + 2
+    statistics = collect(torch.eye(2, WIDTH), torch.tensor([num_classes - 1, num_classes - 2]), num_classes)
+    with pytest.raises(ValueError, match=re.escape(f"no sample (0, 1, 2, 3, 4, 5, 6, 7, 8{end}")):
+        measures.nc1(statistics)
+
+
 def test_excluding_absent_classes_must_leave_two():
+    two = collect(torch.eye(2, WIDTH), torch.tensor([1, 3]), 4)
+    assert measures.compute(two, measures="nc1", absent="exclude")["num_classes"] == 2
     statistics = collect(torch.ones(3, WIDTH), torch.tensor([1, 1, 1]), 4)
     with pytest.raises(ValueError, match="at least 2 classes must have samples, got 1 of 4"):
         measures.compute(statistics, measures="nc1", absent="exclude")
@@ -299,7 +408,9 @@ def test_what_is_missing_is_said():
         measures.compute(plain, measures="nc1_pinv", weighting="sample")
     with pytest.raises(ValueError, match="nc3 needs statistics made with directions=True"):
         measures.compute(plain, measures="nc3", classifier=classifier)
-    with pytest.raises(ValueError, match="second look"):
+    with pytest.raises(ValueError, match=r"^nc4 needs a second look at the features: batches$"):
+        measures.compute(plain, measures="nc4", classifier=classifier)
+    with pytest.raises(ValueError, match=r'^nc1_pinv with .* needs a second .*: pass batches, or weighting="sample"$'):
         measures.nc1_pinv(collect(features, labels, 5))
 
 
@@ -325,7 +436,8 @@ def test_ignored_samples_are_skipped_in_the_second_look_too():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"measures": "nc5"}, "measures must be .* got \\['nc5'\\]"),
+        ({"measures": "nc5"}, "measures must be .* among nc1, nc1_pinv, .* got \\['nc5'\\]"),
+        ({"measures": ["nc1", "nc5"]}, "measures must be .* got \\['nc5'\\]"),
         ({"measures": []}, "measures must be"),
         ({"weighting": "equal"}, 'weighting must be "class" or "sample", got \'equal\''),
         ({"absent": "skip"}, 'absent must be "error" or "exclude", got \'skip\''),
@@ -348,6 +460,8 @@ def test_vanishing_denominators_give_infinity_not_an_arbitrary_number():
     assert measures.nc1(coinciding) == math.inf
     assert measures.nc1_cdnv(coinciding) == math.inf
     assert math.isnan(measures.nc2(torch.zeros(3, 4)))
+    # A zero row of W, as a zero feature, has cosine 0 with everything.
+    assert measures.nc3(coinciding, torch.tensor([[0.0, 0.0], [0.0, 1.0]])) == 1
 
 
 def test_the_result_says_which_conventions_it_used():
