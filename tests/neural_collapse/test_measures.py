@@ -364,6 +364,8 @@ def test_absent_classes_are_named_or_left_out_and_counted():
         measures.compute(statistics, **options)
     with pytest.raises(ValueError, match=r"2 of 7 classes have no sample \(1, 4\)"):
         measures.nc1(statistics)
+    with pytest.raises(ValueError, match=r"classifier must have the class means' shape \(7, 12\), got \(5, 12\)"):
+        measures.compute(statistics, absent="exclude", classifier=classifier)
     without_classifier = measures.compute(statistics, absent="exclude", measures="nc1")
     assert without_classifier["nc1"] == pytest.approx(reference(features, labels, classifier, bias, "class")["nc1"])
     result = measures.compute(statistics, absent="exclude", batches=split(features, present[labels]), **options)
@@ -461,7 +463,7 @@ def test_vanishing_denominators_give_infinity_not_an_arbitrary_number():
     assert measures.nc1_cdnv(coinciding) == math.inf
     assert math.isnan(measures.nc2(torch.zeros(3, 4)))
     # A zero row of W, as a zero feature, has cosine 0 with everything.
-    assert measures.nc3(coinciding, torch.tensor([[0.0, 0.0], [0.0, 1.0]])) == 1
+    assert measures.nc3(collect(torch.eye(2), torch.arange(2), 2), torch.tensor([[0.0, 0.0], [0.0, 1.0]])) == 0.5
 
 
 def test_the_result_says_which_conventions_it_used():
