@@ -15,9 +15,6 @@ from dataclasses import dataclass
 
 import torch
 
-# Starts of the numerical optimum. The problem is not convex; more starts were never seen to change its value.
-_STARTS = 2
-
 
 @dataclass(frozen=True)
 class GUFMOptimum:
@@ -31,7 +28,7 @@ class GUFMOptimum:
             classes when their shares differ.
         logit_margin: own-class logit minus the others' mean; the mean over the classes when their shares differ.
         is_numerical: whether a numerical minimiser found it. A closed form is a certified lower bound of every
-            network's objective; a numerical value is the best of several starts.
+            network's objective; a numerical value is above it by the minimiser's error.
     """
 
     objective: float
@@ -123,48 +120,44 @@ def _mse_optimum(shares: list[float], l2_coefficient: float, radius: float) -> G
 
 
 def _numerical_cross_entropy_optimum(shares: list[float], l2_coefficient: float, radius: float) -> GUFMOptimum:
-    """Minimise over one feature a class, which is enough: given W, a class's samples share their best feature."""
+    """Minimise over one feature a class, which is enough: given W, a class's samples share their best feature.
+
+    One start is enough as well. In the logits Z and the features' Gram matrix G the problem is convex, since the
+    smallest ‖W‖² is tr(Zᵀ G⁻¹ Z), and K dimensions hold every G: no local minimum is above the global one.
+    """
     num_classes = len(shares)
     weights = torch.tensor(shares, dtype=torch.float64)
     labels = torch.arange(num_classes)
-    generator = torch.Generator().manual_seed(0)
-    best = None
-    for _ in range(_STARTS):
-        # Rows of W lie in the span of the K features, so K dimensions hold every optimum.
-        directions = torch.randn(num_classes, num_classes, dtype=torch.float64, generator=generator)
-        classifier = torch.randn(num_classes, num_classes, dtype=torch.float64, generator=generator)
-        variables = [directions.requires_grad_(), classifier.requires_grad_()]
+    directions = torch.eye(num_classes, dtype=torch.float64, requires_grad=True)
+    classifier = torch.zeros_like(directions, requires_grad=True)
 
-        def parts(
-            directions: torch.Tensor, classifier: torch.Tensor
-        ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-            features = radius * torch.nn.functional.normalize(directions, dim=1)
-            logits = features @ classifier.T
-            losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
-            return weights @ losses, l2_coefficient / 2 * classifier.square().sum(), logits
+    def parts() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        logits = radius * torch.nn.functional.normalize(directions) @ classifier.T
+        losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+        return weights @ losses, l2_coefficient / 2 * classifier.square().sum(), logits
 
-        optimizer = torch.optim.LBFGS(
-            variables,
-            max_iter=5000,
-            tolerance_grad=1e-9,
-            tolerance_change=1e-14,
-            history_size=50,
-            line_search_fn="strong_wolfe",
-        )
+    optimizer = torch.optim.LBFGS(
+        [directions, classifier],
+        max_iter=5000,
+        tolerance_grad=1e-9,
+        tolerance_change=1e-14,
+        line_search_fn="strong_wolfe",
+    )
 
-        def closure(optimizer=optimizer, variables=variables, parts=parts) -> torch.Tensor:
-            optimizer.zero_grad()
-            fit, regularization, _ = parts(*variables)
-            objective = fit + regularization
-            objective.backward()
-            return objective
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        fit, regularization, _ = parts()
+        # The length of a direction is free. Left so, it can grow until the gradient vanishes far from the optimum.
+        lengths = directions.square().sum(dim=1)
+        objective = fit + regularization + l2_coefficient / 10 * (lengths - 1).square().sum()
+        objective.backward()
+        return objective
 
-        optimizer.step(closure)
-        with torch.no_grad():
-            fit, regularization, logits = parts(*variables)
-        if best is None or fit + regularization < best[0]:
-            own = logits.diagonal()
-            others = (logits.sum(dim=1) - own) / (num_classes - 1)
-            norm, margin = classifier.detach().norm(dim=1).mean(), (own - others).mean()
-            best = tuple(float(value) for value in (fit + regularization, fit, regularization, norm, margin))
-    return GUFMOptimum(*best, is_numerical=True)
+    optimizer.step(closure)
+    with torch.no_grad():
+        fit, regularization, logits = parts()
+        own = logits.diagonal()
+        others = (logits.sum(dim=1) - own) / (num_classes - 1)
+        norm, margin = classifier.norm(dim=1).mean(), (own - others).mean()
+    values = (fit + regularization, fit, regularization, norm, margin)
+    return GUFMOptimum(*(float(value) for value in values), is_numerical=True)

@@ -37,8 +37,8 @@ def test_the_optimum_has_the_known_values(counts, l2_coefficient, radius, cross_
     assert by_mse.objective == pytest.approx(mse, abs=1e-10)
     if classifier_norm is not None:
         assert by_cross_entropy.classifier_norm == pytest.approx(classifier_norm, abs=1e-7)
-    assert by_cross_entropy.is_numerical == (len(set(counts)) > 1)
-    assert not by_mse.is_numerical
+    assert by_cross_entropy.is_numerical is (len(set(counts)) > 1)
+    assert by_mse.is_numerical is False
 
 
 def free_objective(features, classifier, labels, l2_coefficient, loss):
@@ -85,6 +85,42 @@ def test_the_optimum_equals_a_minimisation_over_free_features_of_every_sample(co
     found = minimum_over_free_features(counts, l2_coefficient, radius, loss, width=len(counts) + 2)
     expected = gufm_optimum(counts, l2_coefficient, loss=loss, radius=radius).objective
     assert found == pytest.approx(expected, abs=1e-8)
+
+
+@pytest.mark.parametrize(("l2_coefficient", "radius"), [(1e-6, 1.0), (0.01, 0.5), (1.0, 4.0)])
+def test_two_classes_have_the_same_optimum_whatever_their_shares(l2_coefficient, radius):
+    # Their features are ±r along w_1 − w_2, so both classes have the same margin and the same loss.
+    by_shares = gufm_optimum([9, 1], l2_coefficient, radius=radius)
+    balanced = gufm_optimum([1, 1], l2_coefficient, radius=radius)
+    assert by_shares.is_numerical
+    assert by_shares.objective == pytest.approx(balanced.objective, rel=1e-9)
+    assert by_shares.classifier_norm == pytest.approx(balanced.classifier_norm, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("majority", "minorities", "l2_coefficient", "radius"), [(500, 9, 0.3, 1.0), (1000, 3, 0.1, 1.0), (5, 2, 1.0, 0.3)]
+)
+def test_classes_too_rare_for_the_penalty_share_one_feature(majority, minorities, l2_coefficient, radius):
+    # Minority collapse: n rare classes have the feature −r q and the row −b q, the other one has r q and n b q; what
+    # is left is a strictly convex function of b, minimised here by thirds.
+    share, n = majority / (majority + minorities), minorities
+
+    def objective(b):
+        wrong = math.exp(-(n + 1) * b * radius)
+        fit = share * math.log1p(n * wrong) + (1 - share) * math.log(n + wrong)
+        return fit + l2_coefficient / 2 * n * (n + 1) * b * b
+
+    low, high = 0.0, 10.0
+    for _ in range(200):
+        left, right = (2 * low + high) / 3, (low + 2 * high) / 3
+        low, high = (low, right) if objective(left) < objective(right) else (left, high)
+
+    optimum = gufm_optimum([majority] + [1] * n, l2_coefficient, radius=radius)
+    assert optimum.objective == pytest.approx(objective(low), abs=1e-10)
+    assert optimum.regularization == pytest.approx(l2_coefficient / 2 * n * (n + 1) * low**2, abs=1e-7)
+    assert optimum.fit + optimum.regularization == pytest.approx(optimum.objective, abs=1e-15)
+    assert optimum.classifier_norm == pytest.approx(2 * n * low / (n + 1), abs=1e-6)
+    assert optimum.logit_margin == pytest.approx(2 * low * radius, abs=1e-5)
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
