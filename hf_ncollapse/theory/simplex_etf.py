@@ -31,11 +31,7 @@ def simplex_etf(num_classes: int, dimension: int | None = None) -> np.ndarray:
             f"dimension is {dimension}; a simplex ETF of {num_classes} classes needs at least {num_classes - 1}"
         )
     # Helmert's orthonormal basis of the hyperplane orthogonal to 1; its rows' coordinates are the simplex.
-    basis = np.zeros((num_classes, num_classes - 1))
-    for column in range(1, num_classes):
-        basis[:column, column - 1] = 1.0
-        basis[column, column - 1] = -column
-        basis[:, column - 1] /= np.sqrt(column * (column + 1))
+    basis = orthogonal_frame(num_classes - 1).T
     frame = np.zeros((num_classes, dimension))
     frame[:, : num_classes - 1] = basis * np.sqrt(num_classes / (num_classes - 1))
     return frame
