@@ -6,7 +6,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
-.PHONY: demo test test-slow test-oldest test-newest coverage quality clean
+.PHONY: demo test test-slow test-oldest test-newest coverage mutation quality clean
 
 demo: $(VENV)/.data
 	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
@@ -29,6 +29,11 @@ test-oldest test-newest: $(VENV)/.dev
 coverage: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --cov=hf_ncollapse --cov-branch --cov-report=term-missing:skip-covered
 
+# Changes the code of the measures, the theory and the trainer, a piece at a time, and looks which tests notice.
+mutation: $(VENV)/.dev
+	$(BIN)/mutmut run --max-children 2
+	$(BIN)/mutmut results
+
 quality: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -48,4 +53,4 @@ $(VENV)/.dev: $(VENV)/.data
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-test-* dist build
+	rm -rf $(VENV) $(VENV)-test-* mutants dist build
