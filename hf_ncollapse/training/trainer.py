@@ -61,7 +61,7 @@ class CollapseTrainer(Trainer):
     args: CollapseTrainingArguments
 
     def __init__(self, model=None, args: CollapseTrainingArguments | None = None, **kwargs):
-        args = args if args is not None else CollapseTrainingArguments(output_dir="trainer_output")
+        args = args if args is not None else CollapseTrainingArguments()
         if not isinstance(args, CollapseTrainingArguments):
             raise ValueError(f"args is a {type(args).__name__}; it takes CollapseTrainingArguments")
         check_processes(args.distributed_state)
@@ -69,7 +69,7 @@ class CollapseTrainer(Trainer):
         l2_coefficient = self.model.config.resolved_l2_coefficient
         if args.weight_decay is None:
             args.weight_decay = l2_coefficient
-        elif not math.isclose(args.weight_decay, l2_coefficient, rel_tol=1e-9, abs_tol=1e-12):
+        elif not math.isclose(args.weight_decay, l2_coefficient):
             args.require_permission("weight_decay", args.weight_decay, f"the model's λ, {l2_coefficient!r}")
         self._num_weights: int | None = None
         self._optima: dict[tuple[int, ...], GUFMOptimum | None] = {}
@@ -99,7 +99,7 @@ class CollapseTrainer(Trainer):
         penalised = sum(
             p.numel()
             for group in optimizer.param_groups
-            if math.isclose(group.get("weight_decay", 0.0), self.args.weight_decay, rel_tol=1e-9)
+            if math.isclose(group.get("weight_decay", 0.0), self.args.weight_decay)
             for p in group["params"]
         )
         every = sum(p.numel() for p in (model or self.model).parameters() if p.requires_grad)
@@ -232,9 +232,9 @@ class CollapseTrainer(Trainer):
                 labels = batch["labels"]
                 if len(labels) == 0:
                     continue
-                output = self.model(**{name: value for name, value in batch.items() if name != "labels"})
+                output = self.model(**batch)
                 totals[0] += fit(output.logits.double(), labels, self.model.config.loss, num_items_in_batch=1)
-                totals[1] += (output.logits.argmax(-1) == labels).sum()
+                totals[1] += (output.logits.argmax(1) == labels).sum()
                 totals[2] += len(labels)
                 if statistics is not None:
                     statistics.update(output.features, labels)

@@ -2,11 +2,13 @@
 
 import copy
 import math
+from types import SimpleNamespace
 
 import datasets
 import pytest
 import torch
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback
+from transformers.trainer_utils import HPSearchBackend
 
 from hf_ncollapse import CollapseResNetConfig, CollapseResNetForImageClassification
 from hf_ncollapse.neural_collapse import measures
@@ -87,12 +89,12 @@ def largest_difference(model, other):
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
 @pytest.mark.parametrize("accumulation", [1, 4])
 def test_five_steps_equal_a_loop_on_the_objective_written_by_hand(tmp_path, optim, loss, accumulation):
-    # 14 samples in global batches of 8: the second step has 6, its micro-batches of 2 are 2, 2, 2; with batches of 3
-    # and accumulation the last micro-batch of an epoch holds 2 samples and its step has fewer micro-batches.
+    # The last batch of an epoch of 11 samples holds 1; with accumulation the last micro-batch of 17 holds 2, and its
+    # step has fewer micro-batches.
     model = network(loss=loss).double()
     expected = copy.deepcopy(model)
     size = 5 if accumulation == 1 else 3
-    data = dataset(14 if accumulation == 1 else 17)
+    data = dataset(11 if accumulation == 1 else 17)
 
     trainer_for(
         tmp_path, model, data, optim=optim, per_device_train_batch_size=size, gradient_accumulation_steps=accumulation
@@ -122,6 +124,17 @@ def test_momentum_and_the_betas_reach_the_optimiser(tmp_path):
     assert sgd.param_groups[0]["momentum"] == 0.9
     assert adam.param_groups[0]["betas"] == (0.9, 0.99)
     assert adam.param_groups[0]["eps"] == 1e-6
+    assert adam.param_groups[0]["fused"]
+
+
+def test_an_optimiser_that_is_named_is_transformers_own_for_the_given_model(tmp_path, monkeypatch):
+    trainer, other = trainer_for(tmp_path, network(), optim="adamw_torch", changed_objective=["optim"]), network()
+    adamw = trainer.create_optimizer(other)
+    assert type(adamw) is torch.optim.AdamW
+    assert adamw.param_groups[0]["params"] == list(other.parameters())
+    # Some of them, GaLore for one, look for their layers in the model.
+    monkeypatch.setattr(Trainer, "get_optimizer_cls_and_kwargs", lambda *given: given)
+    assert trainer.get_optimizer_cls_and_kwargs(trainer.args, other) == (trainer.args, other)
 
 
 def test_the_penalty_is_the_configs_resolved_lambda(tmp_path):
@@ -153,17 +166,41 @@ def test_a_decoupled_or_partial_optimiser_is_refused_however_it_is_given(tmp_pat
             [{"params": model.network.parameters(), "weight_decay": L2}, {"params": model.classifier.parameters()}]
         )
 
-    with pytest.raises(ValueError, match=r"optim is 'AdamW'; .* coupled L2"):
+    with pytest.raises(ValueError, match=r"optim is 'AdamW'; .* takes an optimiser with coupled L2\."):
         given(adamw).train()
     with pytest.raises(ValueError, match=r"optim is 'NAdam'; .* coupled L2"):
         given(lambda m: torch.optim.NAdam(m.parameters(), weight_decay=L2, decoupled_weight_decay=True)).train()
-    with pytest.raises(ValueError, match="weight_decay is 'on 200 of 224 weights"):
+    with pytest.raises(ValueError, match=r"weight_decay is 'on 200 of 224 weights .* takes λ = 0.05 on every weight"):
         given(without_the_classifier).train()
     pair = {"optimizer_cls_and_kwargs": (torch.optim.AdamW, {"lr": 0.01})}
     with pytest.raises(ValueError, match="optim is 'AdamW'"):
         trainer_for(tmp_path, network(), trainer=pair).train()
     given(adamw, ["optim"]).train()
     given(lambda model: torch.optim.Adam(model.parameters(), lr=0.01, weight_decay=L2)).train()
+
+
+def test_an_optimiser_without_a_weight_decay_penalises_nothing(tmp_path):
+    model = network(l2_coefficient=1.0)
+    trainer = trainer_for(tmp_path, model, trainer={"optimizers": (torch.optim.Rprop(model.parameters()), None)})
+    with pytest.raises(ValueError, match="weight_decay is 'on 0 of 224 weights"):
+        trainer.create_optimizer()
+
+
+def test_an_empty_share_of_a_step_has_no_loss_and_no_gradient(tmp_path):
+    model = network()
+    empty = {name: tensor[:0] for name, tensor in dataset().tensors.items()}
+    assert trainer_for(tmp_path, model).training_step(model, empty, num_items_in_batch=5) == 0
+    assert all((parameter.grad == 0).all() for parameter in model.parameters())
+
+
+def test_operations_are_counted_as_transformers_counts_them(tmp_path):
+    trainer, batch = trainer_for(tmp_path, network()), dataset(5).tensors
+    assert trainer.floating_point_ops(batch) == Trainer.floating_point_ops(trainer, batch) > 0
+
+
+def test_without_arguments_the_defaults_hold(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert CollapseTrainer(network()).args.output_dir == CollapseTrainingArguments().output_dir == "trainer_output"
 
 
 def test_arguments_of_the_stock_trainer_are_refused(tmp_path):
@@ -176,12 +213,21 @@ def test_arguments_of_the_stock_trainer_are_refused(tmp_path):
 # Measurement
 
 
-@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
-def test_evaluation_logs_objective_gap_and_collapse_of_the_training_set_and_both_accuracies(tmp_path, loss):
-    model, data, held_out = network(loss=loss), dataset(15), dataset(7, seed=2)
+@pytest.mark.parametrize(("loss", "scale", "radius"), [("cross_entropy", "unit", 1.0), ("mse", "sqrt", math.sqrt(8))])
+def test_evaluation_logs_objective_gap_and_collapse_of_the_training_set_and_both_accuracies(
+    tmp_path, loss, scale, radius
+):
+    seen = []
+
+    class Listener(TrainerCallback):
+        def on_evaluate(self, args, state, control, metrics, **kwargs):
+            seen.append((args, state, metrics))
+
+    # The last batch of each dataset has one sample.
+    model, data, held_out = network(loss=loss, norm_scale=scale).double(), dataset(15), dataset(8, seed=2)
     trainer = trainer_for(
         tmp_path, model, data, eval_dataset=held_out, eval_strategy="steps", eval_steps=2, logging_steps=1,
-        per_device_eval_batch_size=4, max_steps=4,
+        per_device_eval_batch_size=7, max_steps=4, callbacks=[Listener()],
     )  # fmt: skip
     trainer.train()
     metrics = trainer.evaluate()
@@ -191,7 +237,7 @@ def test_evaluation_logs_objective_gap_and_collapse_of_the_training_set_and_both
         output = model(data.tensors["pixel_values"])
         total = objective(model, data.tensors["pixel_values"], data.labels).item()
         correct = model(held_out.tensors["pixel_values"]).logits.argmax(1) == held_out.labels
-    optimum = gufm_optimum([5, 5, 5], L2, loss=loss).objective
+    optimum = gufm_optimum([5, 5, 5], L2, loss=loss, radius=radius).objective
     statistics = ClassStatistics(3)
     statistics.update(output.features, data.labels)
     expected = {
@@ -200,8 +246,8 @@ def test_evaluation_logs_objective_gap_and_collapse_of_the_training_set_and_both
         "gap": total - optimum,
         "regularization": model.regularization().item(),
         "fit": total - model.regularization().item(),
-        "train_accuracy": (output.logits.argmax(1) == data.labels).float().mean().item(),
-        "test_accuracy": correct.float().mean().item(),
+        "train_accuracy": (output.logits.argmax(1) == data.labels).double().mean().item(),
+        "test_accuracy": correct.double().mean().item(),
         "nc1": measures.nc1(statistics),
         "nc2": measures.nc2(model.classifier.weight)
         if loss == "cross_entropy"
@@ -209,12 +255,18 @@ def test_evaluation_logs_objective_gap_and_collapse_of_the_training_set_and_both
         "nc3": measures.nc3(statistics, model.classifier.weight),
     }
     for name, value in expected.items():
-        assert logged[name] == pytest.approx(value, abs=1e-6), name
+        assert logged[name] == pytest.approx(value, abs=1e-12), name
         assert metrics[f"eval_{name}"] == logged[name]
     parts = [logged[f"regularization_{part}"] for part in ("embedding", "body", "classifier")]
     assert sum(parts) == pytest.approx(logged["regularization"])
     assert [entry["step"] for entry in trainer.state.log_history if "gap" in entry] == [2, 4, 4]
     assert all("learning_rate" in entry for entry in trainer.state.log_history if "loss" in entry)
+    assert len(seen) == 3
+    assert seen[-1][0] is trainer.args
+    assert seen[-1][1] is trainer.state
+    assert seen[-1][2] is metrics
+    assert metrics["eval_test_accuracy"] != metrics["eval_train_accuracy"]
+    assert trainer.evaluate(data)["eval_test_accuracy"] == metrics["eval_train_accuracy"]
 
 
 def test_a_width_too_small_for_the_frame_warns_once_and_leaves_the_optimum_out(tmp_path):
@@ -246,6 +298,28 @@ def test_training_stops_at_the_first_loss_that_is_not_finite(tmp_path):
     with pytest.raises(NonFiniteLossError, match="not finite at step 4") as caught:
         trainer_for(tmp_path, network(), callbacks=[Poison(3)]).train()
     assert caught.value.step == 3
+
+
+def test_a_loss_of_another_process_that_is_not_finite_stops_this_one(tmp_path, monkeypatch):
+    model = network()
+    trainer = trainer_for(tmp_path, model)
+    monkeypatch.setattr(CollapseTrainingArguments, "world_size", 2)
+    monkeypatch.setattr(trainer.accelerator, "gather", lambda own: torch.cat([own, torch.tensor([False])]))
+    with pytest.raises(NonFiniteLossError, match="step 1"):
+        trainer.training_step(model, dataset(5).tensors, num_items_in_batch=10)
+
+
+def test_a_checkpoint_that_cannot_be_written_is_an_error_that_names_the_folder(tmp_path):
+    (tmp_path / "checkpoint-1").write_text("a file where the folder should be")
+    with pytest.raises(OSError, match=f"the network cannot be saved in {tmp_path}, where"):
+        trainer_for(tmp_path, network(), save_strategy="steps", save_steps=1).train()
+
+
+def test_a_search_keeps_the_checkpoints_of_its_trials_apart(tmp_path):
+    trainer = trainer_for(tmp_path, network(), save_only_model=True)
+    trainer.hp_search_backend = HPSearchBackend.OPTUNA
+    trainer._save_checkpoint(trainer.model, SimpleNamespace(number=7))
+    assert (tmp_path / "run-7" / "checkpoint-0" / "model.safetensors").exists()
 
 
 @pytest.mark.parametrize("stopped_at", [3, 6])
@@ -289,5 +363,16 @@ def test_a_plain_hub_dataset_with_the_default_collator_trains_the_same(tmp_path)
 def test_training_without_a_training_set_is_an_error(tmp_path):
     trainer = trainer_for(tmp_path, network())
     trainer.train_dataset = None
-    with pytest.raises(ValueError, match="train_dataset is None; training takes a dataset"):
+    with pytest.raises(ValueError, match=r"^train_dataset is None; training takes a dataset$"):
         trainer.get_train_dataloader()
+
+
+def test_loaders_take_their_arguments_and_this_processs_share(tmp_path, monkeypatch):
+    data, held_out = dataset(), dataset(7, seed=2)
+    trainer = trainer_for(tmp_path, network(), data, eval_dataset=held_out, data_seed=7, dataloader_num_workers=2)
+    monkeypatch.setattr(CollapseTrainingArguments, "world_size", 2)
+    monkeypatch.setattr(CollapseTrainingArguments, "process_index", 1)
+    loader, batches = trainer.get_train_dataloader(), ProcessBatchSampler(14, 10, 1, 2, seed=7)
+    assert [batch.tolist() for batch in loader.batch_sampler] == [batch.tolist() for batch in batches]
+    assert (loader.dataset, loader.num_workers) == (data, 2)
+    assert trainer.get_eval_dataloader().dataset is held_out
