@@ -288,15 +288,28 @@ def test_classes_without_samples_can_be_added_and_cut_off():
         wider.resized(5)
 
 
+def far_data(dtype):
+    """60 samples far from the origin by class, the last class of one sample only."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(NUM_CLASSES).repeat_interleave(torch.tensor([25, 20, 14, 1]))
+    features = 1e6 + torch.randn(60, WIDTH, generator=generator, dtype=torch.float64)
+    return features.to(dtype), labels
+
+
 def reduce_in_process(rank, world_size, shared_file, results, dtype):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{shared_file}", rank=rank, world_size=world_size)
-    features, labels = make_data(mean=1e3, dtype=dtype)
+    features, labels = far_data(dtype)
     statistics = ClassStatistics(NUM_CLASSES, second_moment=True)
     for part in ([slice(0, 41)], [slice(41, 59), slice(59, 60)], [])[rank]:
         statistics.update(features[part], labels[part])
     statistics.all_reduce()
     torch.save(statistics.state_dict(), f"{results}/{rank}.pt")
+
+    of_another_width = ClassStatistics(NUM_CLASSES)
+    of_another_width.update(torch.ones(1, (2, 3, 3)[rank]), labels[:1])
+    with pytest.raises(ValueError, match=r"^the processes must see features of one width, got \[2, 3, 3\]$"):
+        of_another_width.all_reduce()
     dist.destroy_process_group()
 
 
@@ -304,13 +317,13 @@ def reduce_in_process(rank, world_size, shared_file, results, dtype):
 def test_processes_with_uneven_data_end_with_the_single_process_statistics(tmp_path, dtype):
     arguments = (3, str(tmp_path / "rendezvous"), str(tmp_path), dtype)
     torch.multiprocessing.start_processes(reduce_in_process, arguments, nprocs=3, start_method="fork")
-    features, labels = make_data(mean=1e3, dtype=dtype)
+    features, labels = far_data(dtype)
     alone = collect(features, labels, [60])
     # A float32 batch has its second moment from a float32 gemm, about shifts that depend on the split.
     tolerance = 1e-9 if dtype == torch.float64 else 1e-6
     for rank in range(3):
         reduced = ClassStatistics.from_state_dict(torch.load(tmp_path / f"{rank}.pt"))
-        assert torch.allclose(reduced.within_class_scatter, alone.within_class_scatter, rtol=1e-9)
+        assert torch.allclose(reduced.within_class_scatter, alone.within_class_scatter, rtol=1e-9, atol=1e-9)
         assert_same_statistics(reduced, alone, tolerance)
 
 
