@@ -1,6 +1,8 @@
 """Class statistics: one pass over any batches gives what two passes over all the data give."""
 
 import copy
+import multiprocessing
+from datetime import timedelta
 from itertools import pairwise
 
 import numpy as np
@@ -296,27 +298,38 @@ def far_data(dtype):
     return features.to(dtype), labels
 
 
-def reduce_in_process(rank, world_size, shared_file, results, dtype):
+def reduce_in_process(rank, folder, dtype):
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{shared_file}", rank=rank, world_size=world_size)
-    features, labels = far_data(dtype)
-    statistics = ClassStatistics(NUM_CLASSES, second_moment=True)
-    for part in ([slice(0, 41)], [slice(41, 59), slice(59, 60)], [])[rank]:
-        statistics.update(features[part], labels[part])
-    statistics.all_reduce()
-    torch.save(statistics.state_dict(), f"{results}/{rank}.pt")
+    dist.init_process_group(
+        "gloo", f"file://{folder}/rendezvous", timeout=timedelta(seconds=30), rank=rank, world_size=3
+    )
+    try:
+        features, labels = far_data(dtype)
+        statistics = ClassStatistics(NUM_CLASSES, second_moment=True)
+        for part in ([slice(0, 41)], [slice(41, 59), slice(59, 60)], [])[rank]:
+            statistics.update(features[part], labels[part])
+        statistics.all_reduce()
+        torch.save(statistics.state_dict(), folder / f"{rank}.pt")
 
-    of_another_width = ClassStatistics(NUM_CLASSES)
-    of_another_width.update(torch.ones(1, (2, 3, 3)[rank]), labels[:1])
-    with pytest.raises(ValueError, match=r"^the processes must see features of one width, got \[2, 3, 3\]$"):
-        of_another_width.all_reduce()
-    dist.destroy_process_group()
+        of_another_width = ClassStatistics(NUM_CLASSES)
+        of_another_width.update(torch.ones(1, (2, 3, 3)[rank]), labels[:1])
+        with pytest.raises(ValueError, match=r"^the processes must see features of one width, got \[2, 3, 3\]$"):
+            of_another_width.all_reduce()
+    finally:
+        dist.destroy_process_group()
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_processes_with_uneven_data_end_with_the_single_process_statistics(tmp_path, dtype):
-    arguments = (3, str(tmp_path / "rendezvous"), str(tmp_path), dtype)
-    torch.multiprocessing.start_processes(reduce_in_process, arguments, nprocs=3, start_method="fork")
+    others = [multiprocessing.get_context("fork").Process(target=reduce_in_process, args=(rank, tmp_path, dtype))
+              for rank in (1, 2)]  # fmt: skip
+    for process in others:
+        process.start()
+    # One of the three is this process, where coverage and mutations are seen.
+    reduce_in_process(0, tmp_path, dtype)
+    for process in others:
+        process.join()
+    assert [process.exitcode for process in others] == [0, 0]
     features, labels = far_data(dtype)
     alone = collect(features, labels, [60])
     # A float32 batch has its second moment from a float32 gemm, about shifts that depend on the split.
