@@ -55,9 +55,13 @@ def start(*arguments, cwd, config="cpu_2_processes.yaml", launcher=(), environme
 
 
 def launch(*arguments, **keywords):
-    """Run `accelerate launch` to its end."""
+    """Run `accelerate launch` to its end; SIGTERM makes it stop its processes too."""
     process = start(*arguments, **keywords)
-    output, errors = process.communicate()
+    try:
+        output, errors = process.communicate(timeout=240)
+    except subprocess.TimeoutExpired:
+        process.terminate()
+        raise
     return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
 

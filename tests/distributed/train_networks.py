@@ -61,7 +61,7 @@ def main(folder: Path) -> None:
         state = PartialState()
         save_file(parameters, folder / f"{name}-{state.process_index}.safetensors")
     report["world_size"], rank = state.num_processes, state.process_index
-    torch.distributed.destroy_process_group()
+    # The processes stay connected: connecting anew right after a farewell can meet the addresses from before and hang.
     AcceleratorState._reset_state(reset_partial_state=True)
     try:
         check_processes(PartialState(backend="gloo"))

@@ -1,7 +1,6 @@
 """Class statistics: one pass over any batches gives what two passes over all the data give."""
 
 import copy
-import multiprocessing
 from datetime import timedelta
 from itertools import pairwise
 
@@ -11,6 +10,7 @@ import torch
 import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from processes import run_in_processes
 
 from hf_ncollapse.neural_collapse.class_statistics import ClassStatistics, require_finite
 
@@ -298,46 +298,39 @@ def far_data(dtype):
     return features.to(dtype), labels
 
 
-def reduce_in_process(rank, folder, dtype):
+def reduce_in_process(rank, folder, dtypes):
     torch.set_num_threads(1)
     dist.init_process_group(
-        "gloo", f"file://{folder}/rendezvous", timeout=timedelta(seconds=30), rank=rank, world_size=3
+        "gloo", f"file://{folder}/rendezvous", timeout=timedelta(seconds=120), rank=rank, world_size=3
     )
     try:
-        features, labels = far_data(dtype)
-        statistics = ClassStatistics(NUM_CLASSES, second_moment=True)
-        for part in ([slice(0, 41)], [slice(41, 59), slice(59, 60)], [])[rank]:
-            statistics.update(features[part], labels[part])
-        statistics.all_reduce()
-        torch.save(statistics.state_dict(), folder / f"{rank}.pt")
+        reduced = []
+        for dtype in dtypes:
+            features, labels = far_data(dtype)
+            statistics = ClassStatistics(NUM_CLASSES, second_moment=True)
+            for part in ([slice(0, 41)], [slice(41, 59), slice(59, 60)], [])[rank]:
+                statistics.update(features[part], labels[part])
+            statistics.all_reduce()
+            reduced.append(statistics.state_dict())
 
         of_another_width = ClassStatistics(NUM_CLASSES)
         of_another_width.update(torch.ones(1, (2, 3, 3)[rank]), labels[:1])
         with pytest.raises(ValueError, match=r"^the processes must see features of one width, got \[2, 3, 3\]$"):
             of_another_width.all_reduce()
+        return reduced
     finally:
         dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_processes_with_uneven_data_end_with_the_single_process_statistics(tmp_path, dtype):
-    others = [multiprocessing.get_context("fork").Process(target=reduce_in_process, args=(rank, tmp_path, dtype))
-              for rank in (1, 2)]  # fmt: skip
-    for process in others:
-        process.start()
-    # One of the three is this process, where coverage and mutations are seen.
-    reduce_in_process(0, tmp_path, dtype)
-    for process in others:
-        process.join()
-    assert [process.exitcode for process in others] == [0, 0]
-    features, labels = far_data(dtype)
-    alone = collect(features, labels, [60])
+def test_processes_with_uneven_data_end_with_the_single_process_statistics(tmp_path):
     # A float32 batch has its second moment from a float32 gemm, about shifts that depend on the split.
-    tolerance = 1e-9 if dtype == torch.float64 else 1e-6
-    for rank in range(3):
-        reduced = ClassStatistics.from_state_dict(torch.load(tmp_path / f"{rank}.pt"))
-        assert torch.allclose(reduced.within_class_scatter, alone.within_class_scatter, rtol=1e-9, atol=1e-9)
-        assert_same_statistics(reduced, alone, tolerance)
+    tolerances = {torch.float64: 1e-9, torch.float32: 1e-6}
+    for of_a_process in run_in_processes(reduce_in_process, 3, tmp_path, list(tolerances)):
+        for (dtype, tolerance), state in zip(tolerances.items(), of_a_process, strict=True):
+            alone = collect(*far_data(dtype), [60])
+            reduced = ClassStatistics.from_state_dict(state)
+            assert torch.allclose(reduced.within_class_scatter, alone.within_class_scatter, rtol=1e-9, atol=1e-9)
+            assert_same_statistics(reduced, alone, tolerance)
 
 
 def test_alone_reducing_changes_nothing():

@@ -6,6 +6,7 @@ import evaluate
 import numpy as np
 import pytest
 import torch
+from processes import run_in_processes
 
 from hf_ncollapse.neural_collapse import measures
 from hf_ncollapse.neural_collapse.class_statistics import ClassStatistics
@@ -186,30 +187,30 @@ def test_it_combines_with_other_metrics(load, samples):
     assert result["neural_collapse_0_nc1"] == result["neural_collapse_1_nc1"]
 
 
-def compute_in_process(process_id, samples, folder, keep, results):
+def compute_in_process(process_id, samples, folder, keep):
     torch.set_num_threads(1)
     features, labels, classifier, bias = samples
     options = {"num_process": 2, "process_id": process_id, "experiment_id": "shared", "cache_dir": folder}
     metric = evaluate.load(str(METRIC_FILE), keep_features_mib=keep, **options)
     part = slice(0, 41) if process_id == 0 else slice(41, None)
+    results = []
     for _ in range(3):
         metric.add_batch(predictions=features[part], references=labels[part])
-        results.put((process_id, metric.compute(classifier=classifier, bias=bias, measures="all")))
+        results.append(metric.compute(classifier=classifier, bias=bias, measures="all"))
+    return results
 
 
 @pytest.mark.parametrize("keep", [1, 0])
-def test_two_processes_give_the_single_process_values_again_and_again(samples, tmp_path, keep):
+def test_two_processes_give_the_single_process_values_again_and_again(samples, tmp_path, monkeypatch, keep):
+    # The other process has its module cache from the environment.
+    monkeypatch.setenv("HF_MODULES_CACHE", evaluate.config.HF_MODULES_CACHE)
     # What a run that crashed may have left: a request that nobody waits for.
     folder = tmp_path / "neural_collapse" / "default"
     folder.mkdir(parents=True)
     torch.save({"token": "stale"}, folder / "shared-2-request")
-    context = torch.multiprocessing.get_context("fork")
-    results = context.SimpleQueue()
-    arguments = (samples, str(tmp_path), keep, results)
-    torch.multiprocessing.start_processes(compute_in_process, arguments, nprocs=2, start_method="fork")
-    received = [results.get() for _ in range(6)]
-    assert [result for process_id, result in received if process_id == 1] == [None] * 3
-    for result in (result for process_id, result in received if process_id == 0):
+    results, of_the_other = run_in_processes(compute_in_process, 2, samples, str(tmp_path), keep)
+    assert of_the_other == [None] * 3
+    for result in results:
         assert_same_result(result, expected_result(samples, **({} if keep else {"batches": None})))
     assert list(folder.iterdir()) == []
 
