@@ -27,7 +27,7 @@ test-oldest test-newest: $(VENV)/.dev
 	$(VENV)-$@/bin/python -m pytest -n 2
 
 coverage: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --cov=hf_ncollapse --cov-branch --cov-report=term-missing:skip-covered
+	$(BIN)/python -m pytest -n 2 --cov --cov-report=term-missing:skip-covered
 
 # Changes the code of the measures, the theory and the trainer, a piece at a time, and looks which tests notice.
 mutation: $(VENV)/.dev
