@@ -72,6 +72,9 @@ def load_checkpoint(name: str, *, revision: str | None = None, trust_remote_code
         processor = getattr(transformers, loader).from_pretrained(name, **options)
     except (OSError, ValueError) as error:
         raise ValueError(f"model {name!r} has no processor beside it ({loader}): {error}") from error
+    # Where a tokenizer's files are missing, transformers makes one that knows no word.
+    if modality == "text" and len(processor) <= len(set(processor.all_special_ids)):
+        raise ValueError(f"model {name!r} has no tokenizer beside it: save its tokenizer into the same folder")
     if modality == "text" and processor.pad_token is None:
         processor.pad_token = processor.eos_token
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
@@ -147,11 +150,13 @@ class _ProcessRows:
         )
 
     def _audio(self, sounds: list) -> Mapping:
-        waves = [sound["array"] if isinstance(sound, Mapping) else sound for sound in sounds]
-        rate = self.processor.sampling_rate
-        rates = {sound["sampling_rate"] for sound in sounds if isinstance(sound, Mapping)}
+        waves, rates, rate = sounds, set(), self.processor.sampling_rate
+        if not isinstance(sounds[0], list | np.ndarray | torch.Tensor):
+            # What datasets decodes, a dict or a decoder that reads the file now, gives both by name.
+            waves, rates = [sound["array"] for sound in sounds], {sound["sampling_rate"] for sound in sounds}
         if rates - {rate}:
-            raise ValueError(f"the model hears {rate} Hz, the data have {rates}: resample with datasets.Audio({rate})")
+            found = ", ".join(map(str, sorted(rates)))
+            raise ValueError(f"the model hears {rate} Hz, the data have {found}: resample with datasets.Audio({rate})")
         return self.processor(waves, sampling_rate=rate, padding=True, return_tensors="pt")
 
 

@@ -3,26 +3,35 @@
 import csv
 import json
 
+import datasets
 import pytest
 import torch
 from datasets import Dataset, DatasetDict
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     BertConfig,
+    BertForMaskedLM,
     BertForSequenceClassification,
     BertForTokenClassification,
     BertModel,
     GPT2Config,
     GPT2LMHeadModel,
     PreTrainedTokenizerFast,
+    Wav2Vec2Config,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2ForSequenceClassification,
 )
 
 from hf_ncollapse import CollapseImageProcessor, CollapseResNetConfig, CollapseResNetForImageClassification
 from hf_ncollapse.cli import main
 from hf_ncollapse.inspection import measure_collapse
+from hf_ncollapse.inspection.checkpoint import load_checkpoint
+from hf_ncollapse.neural_collapse import measures
+from hf_ncollapse.neural_collapse.class_statistics import ClassStatistics
 from hf_ncollapse.training.data import load_classification_data
 
 WORDS = ["good", "bad", "film", "plot", "a", "the", "fine", "poor"]
+WAVES = [torch.sin(torch.arange(300 + 20 * i) * (0.1 + 0.1 * (i % 3))).tolist() for i in range(12)]
 TEXTS = [" ".join(WORDS[(i * j + i) % 8] for j in range(2 + i % 5)) for i in range(24)]
 
 
@@ -43,6 +52,7 @@ def folder(tmp_path_factory):
         "encoder": BertModel(config),
         "tagger": BertForTokenClassification(config),
         "language": GPT2LMHeadModel(language),
+        "filler": BertForMaskedLM(config),
     }
     for name, model in checkpoints.items():
         model.save_pretrained(folder / name)
@@ -55,9 +65,24 @@ def folder(tmp_path_factory):
     rows.remove_columns("label").to_csv(folder / "unlabeled.csv")
     Dataset.from_dict({"text": TEXTS, "label": [i % 3 for i in range(24)]}).to_csv(folder / "three.csv")
     (folder / "empty.csv").write_text("text,label\n")
+    (folder / "reviews.txt").write_text("good film\n")
     tags = [[len(word) % 2 for word in text.split()] for text in TEXTS]
     Dataset.from_dict({"tokens": [text.split() for text in TEXTS], "ner_tags": tags}).save_to_disk(folder / "tags")
     DatasetDict({"train": rows, "test": rows.select(range(10))}).save_to_disk(folder / "saved")
+    Dataset.from_dict({"text": TEXTS[:3], "label": ["pos", "neg", "meh"]}).to_csv(folder / "unknown.csv")
+    Dataset.from_dict({"text": TEXTS[:3], "label": ["pos", None, "neg"]}).to_json(folder / "missing_label.jsonl")
+    BertForSequenceClassification(config).save_pretrained(folder / "bare")
+    hearing = Wav2Vec2Config(
+        **sizes, conv_dim=(8, 8), conv_stride=(5, 2), conv_kernel=(10, 3), num_conv_pos_embeddings=4,
+        num_conv_pos_embedding_groups=2, classifier_proj_size=12, num_labels=3,
+    )  # fmt: skip
+    for name in ("listener", "bare_listener"):
+        Wav2Vec2ForSequenceClassification(hearing).save_pretrained(folder / name)
+    Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(folder / "listener")
+    for name, rate in (("sounds", 16000), ("slow_sounds", 8000)):
+        sounds = [{"array": wave, "sampling_rate": rate} for wave in WAVES]
+        Dataset.from_dict({"audio": sounds, "label": [i % 3 for i in range(12)]}).save_to_disk(folder / name)
+    Dataset.from_dict({"audio": WAVES, "label": [i % 3 for i in range(12)]}).save_to_disk(folder / "waves")
     return folder
 
 
@@ -110,6 +135,39 @@ def test_a_tagger_is_measured_on_the_first_token_of_every_word(folder, tmp_path)
     assert json.loads(output.read_text())["layers"][-1]["num_samples"] == sum(len(text.split()) for text in TEXTS)
 
 
+@pytest.mark.parametrize("dataset", ["waves", "sounds"])
+def test_a_checkpoint_that_hears_is_measured_on_waves_of_its_rate(folder, tmp_path, dataset):
+    output = tmp_path / "collapse.json"
+    assert measure(folder / "listener", "--dataset", folder / dataset, "--layers", "all", "--output", output) == 0
+    measured = json.loads(output.read_text())["layers"]
+    assert [layer["width"] for layer in measured] == [16, 16, 12]
+
+    model = Wav2Vec2ForSequenceClassification.from_pretrained(folder / "listener").eval()
+    processor = Wav2Vec2FeatureExtractor.from_pretrained(folder / "listener")
+    inputs = processor(WAVES, sampling_rate=16000, padding=True, return_tensors="pt")
+    features = []
+    model.classifier.register_forward_pre_hook(lambda _, arguments: features.append(arguments[0]))
+    with torch.no_grad():
+        model(**inputs)
+    statistics = ClassStatistics(3)
+    statistics.update(features[0], torch.arange(12) % 3)
+    assert measured[-1]["nc1"] == pytest.approx(measures.nc1(statistics), rel=1e-5)
+
+
+class Decoder:
+    """Reads its file when it is asked, as what `datasets.Audio` gives does."""
+
+    def __getitem__(self, name):
+        return {"array": torch.tensor(WAVES[0]).numpy(), "sampling_rate": 16000}[name]
+
+
+def test_sounds_that_are_decoded_on_reading_are_read(folder):
+    rows = [{"audio": Decoder(), "label": 0}]
+    collate = load_checkpoint(str(folder / "listener")).collate(input_column=None, label_column=None, max_length=None)
+    written_out = collate([{"audio": WAVES[0], "label": 0}])
+    torch.testing.assert_close(collate(rows)["input_values"], written_out["input_values"])
+
+
 def test_a_language_models_classes_are_tokens_and_the_data_sets_labels_are_not_used(folder, tmp_path):
     output = tmp_path / "tokens.json"
     arguments = ["--dataset", folder / "reviews.csv", "--min-class-count", 3, "--output", output]
@@ -143,7 +201,14 @@ def test_a_checkpoint_of_the_package_is_measured_on_a_packaged_set(tmp_path):
         ("classifier", "reviews.csv", ["--layers", "head"], "got ['head']; a block of it is \"bert.encoder.layer.0\""),
         ("classifier", "reviews.csv", ["--output", "out.txt"], "--output must end in .csv"),
         ("classifier", "reviews.csv", ["--limit", "0"], "--limit must be at least 1"),
+        ("classifier", "reviews.txt", [], "a file must end in .csv, .json"),
+        ("classifier", "unknown.csv", [], "label 'meh' is not a class of the model, which has neg, pos"),
+        ("classifier", "missing_label.jsonl", [], "a label is missing"),
+        ("listener", "slow_sounds", [], "the model hears 16000 Hz, the data have 8000: resample with"),
         ("missing", "reviews.csv", [], "no folder here and no Hub id"),
+        ("filler", "reviews.csv", [], "is a BertForMaskedLM; measured are image, text, audio and token classifiers"),
+        ("bare", "reviews.csv", [], "no tokenizer beside it: save its tokenizer into the same folder"),
+        ("bare_listener", "sounds", [], "no processor beside it (AutoFeatureExtractor)"),
     ],
 )
 def test_bad_input_is_one_line_that_says_what_to_do(folder, capsys, model, dataset, options, message):
@@ -151,6 +216,19 @@ def test_bad_input_is_one_line_that_says_what_to_do(folder, capsys, model, datas
     *_, last_line = capsys.readouterr().err.splitlines()  # the lines before it are progress bars
     assert last_line.startswith("hf-ncollapse: error:")
     assert message in last_line
+
+
+@pytest.mark.parametrize(
+    ("dataset", "options", "message"),
+    [
+        ("digits", ["--split", "validation"], "--split is 'validation', digits has train"),
+        ("someone/some-reviews", [], "--dataset 'someone/some-reviews' is neither in the cache nor reachable"),
+    ],
+)
+def test_a_set_that_is_not_there_is_one_line_that_says_what_is(folder, capsys, monkeypatch, dataset, options, message):
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    assert measure(folder / "classifier", "--dataset", dataset, *options) == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_the_help_teaches_with_an_example(capsys):
@@ -169,3 +247,5 @@ def test_theory_prints_the_optimum_and_its_geometry(capsys):
     assert "numerical" in capsys.readouterr().out
     assert main(["theory", "--classes", "10", "--l2", "0.005", "--norm-scale", "sqrt"]) == 2
     assert "--hidden-size" in capsys.readouterr().err
+    assert main(["theory", "--classes", "10", "--l2", "0.005", "--loss", "mse"]) == 0
+    assert "an orthogonal frame" in capsys.readouterr().out
