@@ -132,6 +132,15 @@ def test_other_losses_and_architectures_have_their_own_words(tmp_path, options, 
     assert "None" not in card
 
 
+def test_a_card_says_which_network_was_split(tmp_path):
+    options = ["--depths", "2", "3", "--initialization", "continuation", "--output_dir", str(tmp_path)]
+    (recipe,), _ = parse_recipe(["--sweep", "split", "--architecture", "L-RN1", *SAMPLES, *TINY, *options])
+    sweep = read_sweep_folder(run_sweep(recipe).folder)
+    first, second = (str(model_card(sweep, run, "my-org")) for run in sweep.runs)
+    assert "the split of" not in first
+    assert "the split of the trained network of depth 2 (depth continuation)" in second
+
+
 def test_without_an_optimum_a_card_has_no_gap(sweep):
     run = sweep.runs[0]
     row = {**run.row, "gap": None, "gufm_optimum": None}

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from datasets import Dataset
 from sklearn.datasets import load_digits
 from torch import nn
 from transformers import Trainer, TrainingArguments, ViTConfig, ViTForImageClassification
@@ -85,6 +86,19 @@ def test_every_epoch_is_measured_once(tmp_path, digits):
     trainer.add_callback(NeuralCollapseCallback(trainer, measures="paper"))
     trainer.train()
     assert list(logged(trainer, "train_collapse_nc3")) == [3, 6]
+
+
+def test_columns_that_the_model_does_not_take_are_left_out_as_the_trainer_leaves_them_out(tmp_path, digits):
+    train = digits[0][:64]
+    columns = {name: [row[name] for row in train] for name in train[0]}
+    table = Dataset.from_dict({**columns, "source": ["a scan"] * 64}).with_format("torch")
+    found = []
+    for dataset in (table, train):
+        trainer = make_trainer(tmp_path, dataset, 2)
+        trainer.add_callback(NeuralCollapseCallback(trainer, every=2))
+        trainer.train()
+        found.append(logged(trainer, "train_collapse_nc1")[2])
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
 
 
 @pytest.mark.parametrize("every", ["step", 0, True])

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from torch import nn
+from torch.utils.data import IterableDataset
 from transformers import (
     AutoModel,
     AutoModelForAudioClassification,
@@ -300,8 +302,10 @@ def test_an_encoder_gives_pooled_features_and_says_that_it_has_no_classifier():
 class Network(nn.Module):
     def __init__(self, after=None):
         super().__init__()
-        self.body = nn.Sequential(nn.Linear(6, K), nn.ReLU())
+        relu = nn.ReLU()
+        self.body = nn.Sequential(nn.Linear(6, 6), relu, nn.Linear(6, K), relu)
         self.first, self.second = nn.Linear(K, K), nn.Linear(K, K)
+        self.unused = nn.Linear(K, K)
         self.after = after or (lambda first, second: first)
 
     def forward(self, x):
@@ -312,6 +316,16 @@ class Network(nn.Module):
 def pairs(num_samples=20):
     torch.manual_seed(0)
     return [(torch.randn(num_samples, 6), torch.arange(num_samples) % K)]
+
+
+class Stream(IterableDataset):
+    """Samples that come one after the other, of a number that is not known before."""
+
+    def __init__(self, samples):
+        self.samples = samples
+
+    def __iter__(self):
+        return iter(self.samples)
 
 
 def test_a_torch_modules_classifier_is_the_layer_whose_output_it_returns():
@@ -328,6 +342,55 @@ def test_a_head_that_is_not_linear_in_its_input_is_named_and_said_to_be_so():
     report = measure_collapse(Network(lambda first, second: first.tanh()), pairs(), classifier="first")
     assert 'classifier "first"' in report.head
     assert "the model's logits are not its output" in report.head
+
+
+def test_a_stream_of_samples_gives_what_a_list_of_batches_gives():
+    model = Network()
+    inputs, labels = pairs()[0]
+    stream = Stream([{"x": x, "labels": label} for x, label in zip(inputs, labels, strict=True)])
+    in_one = measure_collapse(model, pairs(), classifier="first")
+    assert measure_collapse(model, stream, batch_size=7, classifier="first")["nc1"] == pytest.approx(in_one["nc1"])
+
+
+class TwoInputs(Network):
+    """Takes a tuple, or any names, and returns a tuple whose first part are the logits."""
+
+    def forward(self, x=None, shift=None, **others):
+        return super().forward(x + shift), others
+
+
+@pytest.mark.parametrize("kind", ["tuple", "columns"])
+def test_several_inputs_and_outputs_are_passed_on_as_they_are(kind):
+    model = TwoInputs()
+    inputs, labels = pairs()[0]
+    shift = torch.randn(len(inputs), 6)
+    data = [((inputs, shift), labels)]
+    if kind == "columns":
+        data = Dataset.from_dict({"x": inputs.tolist(), "shift": shift.tolist(), "label": labels.tolist()})
+    report = measure_collapse(model, data, classifier="first")
+    shifted = measure_collapse(model, [({"x": inputs + shift, "shift": 0 * shift}, labels)], classifier="first")
+    assert report["nc1"] == pytest.approx(shifted["nc1"], rel=1e-5)
+
+
+def test_a_decoder_without_a_padding_token_is_read_at_its_last_token():
+    model = make_model("llama").eval()
+    model.config.pad_token_id = None
+    batches = [
+        {"input_ids": torch.randint(1, 50, (1, 3 + i), generator=torch.Generator().manual_seed(i)),
+         "labels": torch.tensor([i % K])}
+        for i in range(3 * K)
+    ]  # fmt: skip
+    features = torch.cat([captured_input_of(model, "score", batch)[0][:, -1] for batch in batches])
+    statistics = ClassStatistics(K)
+    statistics.update(features, torch.arange(3 * K) % K)
+    assert measure_collapse(model, batches)["nc1"] == pytest.approx(measures.nc1(statistics), rel=1e-5)
+
+
+def test_training_measured_on_fewer_layers_is_an_error():
+    model = make_model("bert")
+    training = measure_collapse(model, make_batches(model))
+    with pytest.raises(ValueError, match=r"training has no layer 'bert\.encoder\.layer\.0'"):
+        measure_collapse(model, make_batches(model), layers="all", training=training)
 
 
 def test_several_possible_classifiers_are_an_error_that_lists_them():
@@ -431,6 +494,21 @@ def test_a_causal_language_models_classes_are_its_next_tokens():
         (pairs(), {"min_class_count": 5}, "fewer than 2 classes"),
         (pairs(), {"classifier": None, "measures": ["nc3"]}, "the model has no classifier: add nc1"),
         ([(torch.full((10, 6), float("nan")), torch.arange(10) % K)], {"classifier": "first"}, "NaN"),
+        (pairs(), {"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        (pairs(), {"min_class_count": 0}, "min_class_count must be at least 1, got 0"),
+        (pairs(), {"split": "test"}, "split is 'test', but the data have no splits"),
+        (Stream([]), {}, "the data are empty"),
+        ([{"x": torch.zeros(4, 6)}], {}, "the data have no labels"),
+        ([(torch.zeros(4, 6), torch.zeros(4, 2).long())], {"classifier": "first"}, "labels must be N, one an input"),
+        (pairs(), {"layers": ["unused"], "classifier": "first"}, "layer 'unused' does not run in the model's forward"),
+        (pairs(), {"layers": ["body.1"], "classifier": "first"}, "layer 'body.1' runs several times in one forward"),
+        (pairs(), {"classifier": "unused"}, "which does not run in the model's forward pass"),
+        (pairs(), {"classifier": "body.0"}, r"output has the shape \(2, 6\), but the model's logits have \(2, 5\)"),
+        (
+            Dataset.from_dict({"text": ["good"], "label": [0]}),
+            {},
+            "columns are text, label, and the model takes x: tokenize or process it first",
+        ),
     ],
 )
 def test_what_cannot_be_measured_is_an_error_that_says_why(data, options, message):

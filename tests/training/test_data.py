@@ -15,6 +15,7 @@ from sklearn.datasets import load_digits
 from torch.utils.data import DataLoader
 
 from hf_ncollapse.training.data import DATASETS, DataArguments, load_classification_data, sources
+from hf_ncollapse.training.data.subsets import draw_subsets
 
 
 def write_hub_dataset(folder, name, features, train, test=None):
@@ -309,6 +310,10 @@ def test_a_mistake_about_a_hub_data_sets_columns_lists_them(hub_folder, reviews,
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(OSError, match="tokenizer is 'wordpeice'; it takes bpe, word, wordpiece, or"):
         load_classification_data("some-user/reviews", tokenizer="wordpeice")
+    (reviews / "no_tokenizer").mkdir()
+    (reviews / "no_tokenizer" / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(ValueError, match="no_tokenizer' knows no word: its files are missing"):
+        load_classification_data("some-user/reviews", tokenizer=str(reviews / "no_tokenizer"))
 
 
 def test_labels_outside_the_classes_and_a_single_class_are_errors(hub_folder):
@@ -323,6 +328,15 @@ def test_labels_outside_the_classes_and_a_single_class_are_errors(hub_folder):
     write_hub_dataset(hub_folder, "some-user/empty", IMAGE_FEATURES, {"img": [], "fine": [], "source": []}, rows)
     with pytest.raises(ValueError, match=r"some-user/empty.*no data"):
         load_classification_data("some-user/empty")
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [([], "the training part is empty"), ([0, 2, -1, 1], r"labels outside 0 \.\.\. 1: \[-1, 2\]")],
+)
+def test_subsets_are_drawn_of_classes_that_exist(labels, message):
+    with pytest.raises(ValueError, match=message):
+        draw_subsets(np.array(labels, dtype=int), None, 2, None, None, seed=0)
 
 
 @pytest.mark.parametrize(

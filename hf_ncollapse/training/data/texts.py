@@ -129,6 +129,9 @@ def _load_tokenizer(arguments: DataArguments) -> PreTrainedTokenizerBase:
         ) from error
     if not tokenizer.is_fast:
         raise ValueError(f"tokenizer {arguments.tokenizer!r} has no fast implementation, which training needs")
+    # Where a tokenizer's files are missing beside a config.json, transformers makes one that knows no word.
+    if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
+        raise ValueError(f"tokenizer {arguments.tokenizer!r} knows no word: its files are missing there")
     if tokenizer.pad_token is None:
         # Padding is masked in every sum, so which token fills it makes no difference.
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
