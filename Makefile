@@ -15,7 +15,7 @@ demo: $(VENV)/.data
 test: $(VENV)/.dev quality
 	$(BIN)/python -m pytest -n 2
 
-test-slow: $(VENV)/.dev
+test-slow: $(VENV)/.dev $(VENV)/.app
 	$(BIN)/python -m pytest -n 2 -m slow
 
 # Both ends of the ranges in pyproject.toml, each in an environment of its own (gigabytes of torch).
@@ -50,6 +50,10 @@ $(VENV)/.data: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.dev: $(VENV)/.data
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[data,dev]"
+	touch $@
+
+$(VENV)/.app: $(VENV)/.dev
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[app]"
 	touch $@
 
 clean:

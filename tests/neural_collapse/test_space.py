@@ -1,0 +1,60 @@
+"""The metric's folder is a Space as it stands: copied alone, its page starts and computes what a visitor asks for."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from hf_ncollapse.neural_collapse import measures
+
+PAGE = """
+import runpy, sys
+sys.modules["hf_ncollapse"] = None  # a Space does not have the package
+runpy.run_path("app.py", run_name="__main__")
+"""
+VISITOR = """
+import json, sys
+from gradio_client import Client
+client = Client(sys.argv[1], verbose=False)
+shown = [client.predict(10, within, geometry, 3, api_name="/measure")
+         for within, geometry in ((0, 0), (0.8, 0.5), (1, 1))]
+print("RESULT" + json.dumps([{name: float(value) for name, value, _ in table["data"]} for table in shown]))
+"""
+
+
+@pytest.mark.slow
+def test_the_page_starts_from_a_copy_of_the_folder_and_shows_collapse_in_every_measure(tmp_path):
+    shutil.copytree(Path(measures.__file__).parent, tmp_path / "space")
+    environment = os.environ | {
+        "HF_HOME": str(tmp_path / "home"), "GRADIO_ANALYTICS_ENABLED": "False", "PYTHONUNBUFFERED": "1"
+    }  # fmt: skip
+    log = tmp_path / "log"
+    with log.open("w") as output:
+        page = subprocess.Popen(
+            [sys.executable, "-c", PAGE],
+            cwd=tmp_path / "space",
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        while (address := re.search(r"http://127\.0\.0\.1:\d+", log.read_text())) is None:
+            assert page.poll() is None, log.read_text()
+            time.sleep(0.1)
+        visitor = subprocess.run(
+            [sys.executable, "-c", VISITOR, address[0]], env=environment, capture_output=True, text=True, check=False
+        )
+    finally:
+        page.terminate()
+        page.wait()
+    assert visitor.returncode == 0, visitor.stderr
+    random, half, collapsed = json.loads(visitor.stdout.rpartition("RESULT")[2])
+    assert set(collapsed) == {*measures.MEASURES}
+    for name in ("nc1", "nc2", "nc2_means", "nc3"):
+        assert random[name] > half[name] > collapsed[name] == pytest.approx(0, abs=1e-6), name
