@@ -60,7 +60,7 @@ def test_both_pipelines_work_from_the_saved_folder(tmp_path, monkeypatch):
     finished = subprocess.run(
         [sys.executable, "-c", PROGRAM],
         cwd=tmp_path,
-        env={**environment, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+        env={**environment, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(torch.get_num_threads())},
         capture_output=True,
         text=True,
         check=False,

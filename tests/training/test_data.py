@@ -12,10 +12,12 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.datasets import load_digits
+from tokenizers import Tokenizer
 from torch.utils.data import DataLoader
 
 from hf_ncollapse.training.data import DATASETS, DataArguments, load_classification_data, sources
 from hf_ncollapse.training.data.subsets import draw_subsets
+from hf_ncollapse.training.data.texts import _train_tokenizer
 
 
 def write_hub_dataset(folder, name, features, train, test=None):
@@ -244,6 +246,44 @@ def test_tokens_of_the_same_content_are_read_from_the_cache_and_of_another_are_n
 
     assert len(list((reviews / "hf" / "hf_ncollapse").iterdir())) == 2 * len(files)
     assert "Fine" in {cased.processor.decode(row["input_ids"][1:2]) for row in cased.train}
+
+
+@pytest.mark.parametrize("kind", ["bpe", "word", "wordpiece"])
+def test_the_same_texts_give_the_same_tokenizer_and_no_token_of_words_is_special(kind):
+    generator = np.random.default_rng(0)
+    texts = [" ".join("".join(generator.choice(list("abcdef"), 5)) for _ in range(30)) for _ in range(20)]
+    arguments = DataArguments("imdb-25k", tokenizer=kind, vocabulary_size=120)
+    trained = [_train_tokenizer(texts, arguments).to_str() for _ in range(4)]
+    assert len(set(trained)) == 1
+    learned = Tokenizer.from_str(trained[0])
+    assert learned.get_vocab_size() == 120
+    special = {token.content for token in learned.get_added_tokens_decoder().values()}
+    assert special == {"[PAD]", "[UNK]", "[CLS]"}
+    known = next(text for text in texts for text in text.split() if "[UNK]" not in learned.encode(text).tokens)
+    assert "".join(learned.encode(known).tokens[1:]).replace("##", "") == known
+    assert "[UNK]" in learned.encode("a ##zz").tokens
+
+
+@pytest.mark.parametrize("damage", ["cut off", "empty", "out of reach"])
+def test_a_cache_that_fails_costs_time_and_a_warning_only(reviews, monkeypatch, caplog, damage):
+    arguments = DataArguments("some-user/reviews", vocabulary_size=60, max_length=12)
+    first = load_classification_data(arguments)
+    files = list((reviews / "hf" / "hf_ncollapse").iterdir())
+    caplog.clear()
+    if damage == "out of reach":
+        (reviews / "file").write_text("not a folder")
+        monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(reviews / "file"))
+    for path in files:
+        path.write_bytes(path.read_bytes()[:-40] if damage == "cut off" else b"")
+    again = load_classification_data(arguments)
+    assert torch.equal(first.train.tokens, again.train.tokens)
+    assert first.processor.get_vocab() == again.processor.get_vocab()
+    said = "nothing is kept in" if damage == "out of reach" else "is damaged and made anew"
+    assert [record.getMessage() for record in caplog.records if said in record.getMessage()]
+    if damage != "out of reach":
+        caplog.clear()
+        load_classification_data(arguments)
+        assert said not in caplog.text
 
 
 def test_a_trained_tokenizer_can_be_named_instead(reviews):

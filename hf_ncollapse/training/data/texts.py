@@ -1,21 +1,18 @@
 """Texts as in-memory tokens: a tokenizer trained on the training part, padding batch by batch, a cache by content."""
 
-import hashlib
 import itertools
 import logging
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from huggingface_hub import constants
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from torch.utils.data import Dataset
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from .arguments import DataArguments
+from .content_cache import cached
 
 logger = logging.getLogger(__name__)
 
@@ -80,12 +77,13 @@ def fit_tokenizer(texts: Sequence[str], arguments: DataArguments) -> PreTrainedT
     if arguments.tokenizer not in TOKENIZER_KINDS:
         return _load_tokenizer(arguments)
     settings = (arguments.tokenizer, str(arguments.vocabulary_size), str(arguments.lowercase))
-    path = _cache_file(".tokenizer.json", *settings, *texts)
-    if path.is_file():
-        tokenizer = Tokenizer.from_file(str(path))
-    else:
-        tokenizer = _train_tokenizer(texts, arguments)
-        _write_at_once(path, lambda file: file.write(tokenizer.to_str().encode()))
+    tokenizer = cached(
+        ".tokenizer.json",
+        (*settings, *texts),
+        make=lambda: _train_tokenizer(texts, arguments),
+        read=lambda path: Tokenizer.from_file(str(path)),
+        write=lambda file, tokenizer: file.write(tokenizer.to_str().encode()),
+    )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=_PAD,
@@ -97,14 +95,18 @@ def fit_tokenizer(texts: Sequence[str], arguments: DataArguments) -> PreTrainedT
 
 
 def _train_tokenizer(texts: Sequence[str], arguments: DataArguments) -> Tokenizer:
-    model, trainer = TOKENIZER_KINDS[arguments.tokenizer]
-    tokenizer = Tokenizer(model(unk_token=_UNKNOWN))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=arguments.lowercase)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.train_from_iterator(
-        texts,
-        trainer(vocab_size=arguments.vocabulary_size, special_tokens=list(_SPECIAL_TOKENS), show_progress=False),
-    )
+    """Learn a tokenizer, always the same one from the same texts."""
+    if arguments.tokenizer == "wordpiece":
+        # The trainer numbers the characters within words by chance, and of equally frequent merges takes the one of
+        # the lowest numbers. So it learns them first, and then gets them in order, as it takes its special tokens.
+        characters = _learn_tokenizer(texts, arguments, _SPECIAL_TOKENS, vocabulary_size=0).get_vocab()
+        within_words = sorted(token for token in characters if token.startswith("##"))
+        learned = _learn_tokenizer(texts, arguments, (*_SPECIAL_TOKENS, *within_words), arguments.vocabulary_size)
+        tokenizer = _untrained_tokenizer(arguments)
+        tokenizer.model = models.WordPiece(learned.get_vocab(), unk_token=_UNKNOWN)
+        tokenizer.add_special_tokens(list(_SPECIAL_TOKENS))
+    else:
+        tokenizer = _learn_tokenizer(texts, arguments, _SPECIAL_TOKENS, arguments.vocabulary_size)
     if tokenizer.get_vocab_size() > arguments.vocabulary_size:
         raise ValueError(
             f"vocabulary_size is {arguments.vocabulary_size}; the characters of the training texts alone need "
@@ -114,6 +116,24 @@ def _train_tokenizer(texts: Sequence[str], arguments: DataArguments) -> Tokenize
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{_CLASSIFY} $A", special_tokens=[(_CLASSIFY, classify)]
     )
+    return tokenizer
+
+
+def _untrained_tokenizer(arguments: DataArguments) -> Tokenizer:
+    model, _ = TOKENIZER_KINDS[arguments.tokenizer]
+    tokenizer = Tokenizer(model(unk_token=_UNKNOWN))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=arguments.lowercase)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return tokenizer
+
+
+def _learn_tokenizer(
+    texts: Sequence[str], arguments: DataArguments, first_tokens: Sequence[str], vocabulary_size: int
+) -> Tokenizer:
+    _, trainer = TOKENIZER_KINDS[arguments.tokenizer]
+    tokenizer = _untrained_tokenizer(arguments)
+    options = trainer(vocab_size=vocabulary_size, special_tokens=list(first_tokens), show_progress=False)
+    tokenizer.train_from_iterator(texts, options)
     return tokenizer
 
 
@@ -148,15 +168,13 @@ def text_dataset(texts: Sequence[str], labels: np.ndarray, tokenizer: PreTrained
     encoder = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     encoder.no_padding()
     encoder.enable_truncation(tokenizer.model_max_length)
-    path = _cache_file(".npz", encoder.to_str(), *texts)
-    if path.is_file():
-        with np.load(path) as arrays:
-            tokens, lengths = arrays["tokens"], arrays["lengths"]
-    else:
-        rows = [encoding.ids for encoding in encoder.encode_batch_fast(list(texts))]
-        lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
-        tokens = np.fromiter(itertools.chain.from_iterable(rows), dtype=np.int32, count=lengths.sum())
-        _write_at_once(path, lambda file: np.savez(file, tokens=tokens, lengths=lengths))
+    tokens, lengths = cached(
+        ".npz",
+        (encoder.to_str(), *texts),
+        make=lambda: _encode(encoder, texts),
+        read=_read_tokens,
+        write=lambda file, made: np.savez(file, tokens=made[0], lengths=made[1]),
+    )
     if not lengths.all():
         raise ValueError(f"text {int(lengths.argmin())} has no tokens: {texts[int(lengths.argmin())]!r}")
     if cut := int((lengths == tokenizer.model_max_length).sum()):
@@ -171,19 +189,13 @@ def text_dataset(texts: Sequence[str], labels: np.ndarray, tokenizer: PreTrained
     )
 
 
-def _cache_file(suffix: str, *content: str) -> Path:
-    """Return the cache's file for this content, under the Hugging Face home."""
-    digest = hashlib.sha256()
-    for part in content:
-        encoded = part.encode("utf-8", "surrogatepass")
-        # The length keeps ("ab", "c") and ("a", "bc") apart.
-        digest.update(len(encoded).to_bytes(8, "big") + encoded)
-    return Path(constants.HF_HOME) / "hf_ncollapse" / f"{digest.hexdigest()}{suffix}"
+def _encode(encoder: Tokenizer, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """All texts' tokens, one text after the other, and the number of each."""
+    rows = [encoding.ids for encoding in encoder.encode_batch_fast(list(texts))]
+    lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
+    return np.fromiter(itertools.chain.from_iterable(rows), dtype=np.int32, count=lengths.sum()), lengths
 
 
-def _write_at_once(path: Path, write) -> None:
-    """Write a file under another name first, so that a killed process leaves no half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        write(file)
-    os.replace(file.name, path)
+def _read_tokens(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    with np.load(path) as arrays:
+        return arrays["tokens"], arrays["lengths"]
