@@ -47,7 +47,8 @@ def load_checkpoint(name: str, *, revision: str | None = None, trust_remote_code
     """Load a Hub id or a folder.
 
     Raises:
-        ValueError: it has no configuration that says what model it is.
+        ValueError: it has no configuration that says what model it is, is none that can be measured, or has no
+            tokenizer or processor beside it.
         OSError: it does not exist, or there is no network and it is not in the cache.
     """
     options = {"revision": revision or "main", "trust_remote_code": trust_remote_code}

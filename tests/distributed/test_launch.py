@@ -173,7 +173,13 @@ def undisturbed(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("whom", "number"),
-    [("launcher", signal.SIGTERM), ("all", signal.SIGINT), ("one", signal.SIGTERM), ("one", signal.SIGKILL)],
+    [
+        ("launcher", signal.SIGTERM),
+        ("all", signal.SIGINT),
+        ("one", signal.SIGTERM),
+        ("one", signal.SIGKILL),
+        ("all", signal.SIGKILL),
+    ],
 )
 def test_two_processes_that_are_stopped_continue_to_the_same_table(whom, number, undisturbed, tmp_path):
     process = start(*SWEEP, "--output_dir", tmp_path, cwd=tmp_path)

@@ -71,7 +71,8 @@ def fit_tokenizer(texts: Sequence[str], arguments: DataArguments) -> PreTrainedT
     A trained tokenizer puts [CLS] before every text, so an empty text is that token alone.
 
     Raises:
-        ValueError: a vocabulary smaller than the texts' characters, or a Hub tokenizer without a fast implementation.
+        ValueError: a vocabulary smaller than the texts' characters, or a Hub tokenizer without a fast implementation
+            or without a word.
         OSError: a tokenizer that is no kind and is not found.
     """
     if arguments.tokenizer not in TOKENIZER_KINDS:
