@@ -17,7 +17,7 @@ class ProcessBatchSampler(Sampler):
         global_batch_size: samples a step, over all processes.
         process_index: r in [0, P).
         num_processes: P.
-        seed: of the permutations; None keeps the data's order.
+        seed: of the permutations; None keeps the data's order, as a batch of all samples does.
     """
 
     def __init__(
@@ -43,7 +43,8 @@ class ProcessBatchSampler(Sampler):
         return -(-self.num_samples // self.global_batch_size)
 
     def __iter__(self):
-        if self.seed is None:
+        # A batch of all samples is a sum, which needs no order; in the data set's own it needs no copy either.
+        if self.seed is None or self.num_samples <= self.global_batch_size:
             order = torch.arange(self.num_samples)
         else:
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_ncollapse.training.batches import BatchLoader, ProcessBatchSampler
+from hf_ncollapse.training.data import TensorDataset
 
 SIZES = {
     "num_samples": st.integers(1, 60),
@@ -56,6 +57,17 @@ def test_an_epochs_order_depends_on_the_seed_and_the_epoch_alone():
     assert order(0, 0) == order(0, 0)
     assert len({tuple(order(seed, epoch)) for seed in (0, 1) for epoch in (0, 1, 2)}) == 6
     assert order(None, 3) == list(range(50))
+
+
+def test_a_batch_of_all_samples_keeps_their_order_and_is_no_copy():
+    sampler = ProcessBatchSampler(9, 12, seed=0)
+    (batch,) = sampler
+    assert batch.tolist() == list(range(9))
+    data = TensorDataset(pixel_values=torch.rand(9, 2), labels=torch.arange(9))
+    for order, is_copy in ((batch, False), (batch.tolist(), False), (batch.flip(0), True), (batch[:8], True)):
+        rows = data.__getitems__(order)
+        assert (rows["pixel_values"].data_ptr() != data.tensors["pixel_values"].data_ptr()) == is_copy
+        assert torch.equal(rows["labels"], torch.as_tensor(order))
 
 
 def test_the_loader_passes_the_epoch_on_to_its_sampler():

@@ -66,4 +66,4 @@ def _power_laws(axes, results: pd.DataFrame, quantities: tuple[str, ...]) -> Non
         plot_over_depth(axes, results, quantity, f"{label}{fitted}", colour, marker)
     depth_axis(axes, results["depth"].unique())
     log_axis(axes)
-    axes.legend(loc="best")
+    legend_above(axes.figure)

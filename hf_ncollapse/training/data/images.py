@@ -11,7 +11,7 @@ from hf_ncollapse.models.image_processing_collapse import CollapseImageProcessor
 
 
 class TensorDataset(Dataset):
-    """Samples held as one tensor a name, all of length N; a batch is a slice.
+    """Samples held as one tensor a name, all of length N; a batch is a slice, and all of them are no copy.
 
     `dataset[i]` is one sample; `dataset.__getitems__(indices)`, which torch's DataLoader calls, returns the *batch* as
     a dict, so the loader's collator has nothing left to do and must pass it through.
@@ -33,6 +33,8 @@ class TensorDataset(Dataset):
 
     def __getitems__(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
         rows = torch.as_tensor(indices)
+        if len(rows) == len(self) and torch.equal(rows, torch.arange(len(rows))):
+            return dict(self.tensors)
         return {name: tensor[rows] for name, tensor in self.tensors.items()}
 
 
