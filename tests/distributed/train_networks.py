@@ -68,6 +68,8 @@ def main(folder: Path) -> None:
     except ValueError as error:
         report["unsynchronised"] = str(error)
     (folder / f"report-{rank}.json").write_text(json.dumps(report))
+    # Left to the interpreter's end, gloo's threads sometimes abort the process.
+    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
