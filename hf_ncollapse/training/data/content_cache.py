@@ -25,6 +25,13 @@ def cached(
 
     The files are under the Hugging Face home. A damaged one is made anew and a folder that cannot be written is done
     without, each with a warning: a cache saves time and nothing else.
+
+    Args:
+        suffix: how the file's name ends.
+        content: everything that the value depends on, in order.
+        make: computes the value; what it raises is raised.
+        read: the value in a file, or any exception if it is damaged.
+        write: puts the value into an open binary file.
     """
     digest = hashlib.sha256()
     for part in content:
