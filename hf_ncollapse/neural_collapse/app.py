@@ -14,7 +14,8 @@ INTRODUCTION = """
 # Neural collapse
 
 A classifier's last-layer features collapse as training goes on: each class to its mean (NC1), the means to a simplex
-equiangular tight frame (NC2), the classifier's rows onto the means (NC3). **Every measure is 0 at exact collapse.**
+equiangular tight frame (NC2), the classifier's rows onto the means (NC3). **Every measure is 0 at exact collapse**
+(`nc2_identity` and `nc2_orthogonal` at that of squared error without a bias, to an orthogonal frame).
 
 Below, made-up features of width 64 move between two ends: at collapse 0, class means and classifier are random and
 samples scatter around them with σ = 1 in every direction; at collapse 1, all is exactly collapsed. Move the sliders

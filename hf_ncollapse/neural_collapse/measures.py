@@ -2,9 +2,10 @@
 
 Notation: n_k, μ_k the count and mean of class k, N = Σ n_k, K classes, width d; M = class means (K×d); μ_G = the
 global mean, Ṁ = M − μ_G; W the classifier (K×d), b its bias. `weighting="class"` counts every class the same (μ_G is
-the mean of the μ_k), `"sample"` every sample (μ_G is the mean of all features). E* = (I − 11ᵀ/K)/√(K − 1) is the Gram
-matrix of the simplex equiangular tight frame (ETF) at unit Frobenius norm. Every measure is 0 at exact collapse
-(`gnc2` at its simplex value, see there).
+the mean of the μ_k), `"sample"` every sample (μ_G is the mean of all features). E_K = I − 11ᵀ/K is the Gram matrix of
+the simplex equiangular tight frame (ETF), E* = E_K/√(K − 1) the same at unit Frobenius norm. Every measure is 0 at
+exact collapse (`gnc2` at its simplex value, see there); `nc2_identity` and `nc2_orthogonal` at that of squared error
+without a bias, whose frame is orthogonal.
 
 Every function wants samples in every class and raises a `ValueError` naming those without; `compute` can leave them
 out. A quotient whose denominator vanishes (class means that all coincide, W = 0) is inf, or NaN for 0/0.
@@ -120,14 +121,46 @@ def nc1_cdnv(statistics: Statistics) -> float:
 
 
 def nc2(classifier: Tensor) -> float:
-    r"""Distance of the classifier's Gram matrix to the simplex ETF's, ‖W Wᵀ/‖W Wᵀ‖_F − E*‖_F, in [0, 2].
+    r"""Distance of the classifier's Gram matrix to the closest simplex ETF's, min_{c≥0} ‖W Wᵀ − c E_K‖_F/‖W Wᵀ‖_F.
 
-    Source: Súkeník, Lampert & Mondelli 2025 (arXiv:2505.15239); Zhu et al. 2021 (arXiv:2105.02375).
+    The sine of the angle between the two matrices, whose cosine ⟨W Wᵀ, E_K⟩/(‖W Wᵀ‖_F √(K − 1)) is never negative; in
+    [0, 1]. The ETF is the optimum of cross-entropy, and of squared error with an unpenalised bias.
+    Source: Súkeník, Lampert & Mondelli 2025 (arXiv:2505.15239), Definition 3.4: NC2A.
 
     Example:
         >>> round(nc2(3 * torch.eye(4) - 0.75), 6)
         0.0
         >>> round(nc2(torch.eye(4)), 6)
+        0.5
+    """
+    return _sine_to_frame(_as_classifier(classifier))
+
+
+def nc2_identity(classifier: Tensor) -> float:
+    r"""Distance of the classifier's Gram matrix to the closest orthogonal frame's, min_{c≥0} ‖W Wᵀ − c I‖_F/‖W Wᵀ‖_F.
+
+    In [0, √(1 − 1/K)]; 1/√K at a simplex ETF. The frame is the optimum of squared error without a bias.
+    Source: Súkeník, Lampert & Mondelli 2025 (arXiv:2505.15239), Definition 3.4: NC2B.
+
+    Example:
+        >>> nc2_identity(3 * torch.eye(4))
+        0.0
+        >>> round(nc2_identity(torch.eye(4) - 0.25), 6)
+        0.5
+    """
+    return _sine_to_frame(_as_classifier(classifier), centred=False)
+
+
+def nc2_etf(classifier: Tensor) -> float:
+    r"""Distance of the classifier's normalised Gram matrix to the simplex ETF's, ‖W Wᵀ/‖W Wᵀ‖_F − E*‖_F, in [0, √2].
+
+    The chord s of the angle whose sine is `nc2` = s √(1 − s²/4): equal within 1% below 0.28.
+    Source: Zhu et al. 2021 (arXiv:2105.02375).
+
+    Example:
+        >>> round(nc2_etf(3 * torch.eye(4) - 0.75), 6)
+        0.0
+        >>> round(nc2_etf(torch.eye(4)), 6)
         0.517638
     """
     classifier = _as_classifier(classifier)
@@ -135,7 +168,7 @@ def nc2(classifier: Tensor) -> float:
 
 
 def nc2_means(statistics: Statistics, *, weighting: str = "class") -> float:
-    r"""`nc2` of the centred class means, ‖Ṁ Ṁᵀ/‖Ṁ Ṁᵀ‖_F − E*‖_F, in [0, 2].
+    r"""`nc2` of the centred class means, min_{c≥0} ‖Ṁ Ṁᵀ − c E_K‖_F/‖Ṁ Ṁᵀ‖_F, in [0, 1].
 
     Example:
         >>> statistics = ClassStatistics(3)
@@ -143,8 +176,7 @@ def nc2_means(statistics: Statistics, *, weighting: str = "class") -> float:
         >>> round(nc2_means(statistics), 6)
         0.0
     """
-    centred_means = _centred_means(statistics, weighting)
-    return _distance_to_frame(centred_means, centred_means)
+    return _sine_to_frame(_centred_means(statistics, weighting))
 
 
 def nc2_orthogonal(statistics: Statistics) -> float:
@@ -367,8 +399,10 @@ MEASURES: dict[str, tuple[Callable[..., float], str]] = {
     "nc1": (nc1, "tr Σ_W / tr Σ_B"),
     "nc1_pinv": (nc1_pinv, "tr(Σ_W Σ_B⁺)/K, divided by K"),
     "nc1_cdnv": (nc1_cdnv, "mean over pairs of (v_j + v_k)/(2‖μ_j − μ_k‖²), distance to the power 2"),
-    "nc2": (nc2, "‖WWᵀ/‖WWᵀ‖_F − E*‖_F, not squared"),
-    "nc2_means": (nc2_means, "‖ṀṀᵀ/‖ṀṀᵀ‖_F − E*‖_F, not squared"),
+    "nc2": (nc2, "min over c ≥ 0 of ‖WWᵀ − cE_K‖_F/‖WWᵀ‖_F, E_K = I − 11ᵀ/K: NC2A, not squared"),
+    "nc2_identity": (nc2_identity, "min over c ≥ 0 of ‖WWᵀ − cI‖_F/‖WWᵀ‖_F: NC2B, not squared"),
+    "nc2_etf": (nc2_etf, "‖WWᵀ/‖WWᵀ‖_F − E*‖_F, not squared"),
+    "nc2_means": (nc2_means, "min over c ≥ 0 of ‖ṀṀᵀ − cE_K‖_F/‖ṀṀᵀ‖_F, E_K = I − 11ᵀ/K, not squared"),
     "nc2_orthogonal": (nc2_orthogonal, "‖MMᵀ/‖MMᵀ‖_F − I/√K‖_F, M not centred"),
     "nc2_equinorm": (nc2_equinorm, "std/mean of ‖ṁ_k‖, std divided by K"),
     "nc2_equinorm_classifier": (nc2_equinorm_classifier, "std/mean of ‖w_k‖, std divided by K"),
@@ -384,6 +418,8 @@ MEASURES: dict[str, tuple[Callable[..., float], str]] = {
     "bias_collapse": (bias_collapse, "‖Wμ_G + b‖₂"),
 }
 GROUPS: dict[str, tuple[str, ...]] = {"paper": ("nc1", "nc2", "nc3"), "all": tuple(MEASURES)}
+# Of the distances to a frame: those to the orthogonal one, and those with a free scale.
+_ORTHOGONAL, _SINES = ("nc2_identity", "nc2_orthogonal"), ("nc2", "nc2_identity", "nc2_means")
 
 
 def measure_names(measures: str | Iterable[str]) -> list[str]:
@@ -540,13 +576,15 @@ def _missing(name: str, statistics: Statistics, classifier, weighting: str, batc
 def _best_attainable(values: dict, statistics: Statistics) -> dict[str, float]:
     """The least distance that rank d allows, for the frames that d dimensions have no room for.
 
-    A Gram matrix A of unit norm and rank d has ⟨A, E*⟩ ≤ √(d/(K − 1)), and ‖A − E*‖² = 2 − 2⟨A, E*⟩.
+    A frame's Gram matrix is a multiple of a projection of rank r: K − 1 for the ETF, K for the orthogonal frame. A
+    matrix of rank d < r is at best at the cosine √(d/r) with it, as a projection onto d of the r dimensions is. Then
+    the sine is √(1 − d/r) and the chord √(2 − 2√(d/r)).
     """
     best = {}
-    for name, dimensions in (("nc2", 1), ("nc2_means", 1), ("nc2_orthogonal", 0), ("nc3_etf", 1)):
-        rank_needed = statistics.num_classes - dimensions
-        if name in values and rank_needed > statistics.num_features:
-            best[f"{name}_best_attainable"] = math.sqrt(2 - 2 * math.sqrt(statistics.num_features / rank_needed))
+    for name in ("nc2", "nc2_identity", "nc2_etf", "nc2_means", "nc2_orthogonal", "nc3_etf"):
+        share = statistics.num_features / (statistics.num_classes - (name not in _ORTHOGONAL))
+        if name in values and share < 1:
+            best[f"{name}_best_attainable"] = math.sqrt(1 - share if name in _SINES else 2 - 2 * math.sqrt(share))
     return best
 
 
@@ -642,6 +680,16 @@ def _distance_to_frame(left: Tensor, right: Tensor, *, centred: bool = True) -> 
     norm = (left_moment * right_moment).sum().sqrt()
     inner_product = (left * right).sum() - shift * (left.sum(0) @ right.sum(0))
     return float((2 - 2 * inner_product / (norm * math.sqrt(rank))).clamp(min=0).sqrt())
+
+
+def _sine_to_frame(vectors: Tensor, *, centred: bool = True) -> float:
+    """min_{c≥0} ‖G − cT‖_F/‖G‖_F for G = vectors vectorsᵀ and T as in `_distance_to_frame`.
+
+    1 − cos² would lose every digit below 1e-8; with x = 1 − cos, half the chord's square, it is x (2 − x), which keeps
+    them and never exceeds 1.
+    """
+    versine = _distance_to_frame(vectors, vectors, centred=centred) ** 2 / 2
+    return math.sqrt(versine * (2 - versine))
 
 
 def _gnc2_of_etf(num_classes: int) -> float:

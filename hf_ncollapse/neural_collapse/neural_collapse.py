@@ -52,7 +52,9 @@ Returns:
     nc1: tr Σ_W / tr Σ_B, within-class over between-class variability.
     nc1_pinv: tr(Σ_W Σ_B⁺)/K; `nc1_pinv_rank` is the rank it used.
     nc1_cdnv: class-distance normalised variance.
-    nc2, nc2_means: distance of W Wᵀ, of the centred class means' Gram matrix, to a simplex ETF's.
+    nc2, nc2_means: distance of W Wᵀ, of the centred class means' Gram matrix, to the closest simplex ETF's (NC2A).
+    nc2_identity: distance of W Wᵀ to the closest multiple of I, the optimum of squared error without a bias (NC2B).
+    nc2_etf: distance of W Wᵀ to a simplex ETF's Gram matrix, both at unit norm.
     nc2_orthogonal: distance of the uncentred class means' Gram matrix to an orthogonal frame's.
     nc2_equinorm, nc2_equinorm_classifier: spread of the lengths of class means, of W's rows.
     nc2_equiangular, nc2_equiangular_classifier: mean distance of their cosines to −1/(K − 1).

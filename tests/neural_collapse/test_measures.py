@@ -3,6 +3,7 @@
 import inspect
 import math
 import re
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from hf_ncollapse.theory import simplex_etf
 
 COUNTS = {"balanced": [40, 40, 40, 40, 40], "imbalanced": [90, 60, 30, 15, 5]}
 WIDTH = 12
+FRAME_DISTANCES = ["nc2", "nc2_identity", "nc2_etf", "nc2_means", "nc2_orthogonal", "nc3_etf"]
 FAR_AND_NARROW = [(0.0, 1.0), (1e4, 1.0), (10.0, 1e-3)]
 
 
@@ -69,6 +71,10 @@ def reference(features, labels, classifier, bias, weighting, training=None):
     def unit(matrix):
         return matrix / np.linalg.norm(matrix)
 
+    def distance_to_multiples(gram, target):
+        closest = max(0, (gram * target).sum() / (target * target).sum()) * target
+        return np.linalg.norm(gram - closest) / np.linalg.norm(gram)
+
     def rows(matrix):
         return matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
 
@@ -84,8 +90,10 @@ def reference(features, labels, classifier, bias, weighting, training=None):
         "nc1": np.trace(within) / np.trace(between),
         "nc1_pinv": np.trace(within @ np.linalg.pinv(between, rcond=1e-12)) / K,
         "nc1_cdnv": np.mean([(variances[j] + variances[k]) / 2 / ((M[j] - M[k]) ** 2).sum() for j, k in pairs]),
-        "nc2": np.linalg.norm(unit(W @ W.T) - frame),
-        "nc2_means": np.linalg.norm(unit(C @ C.T) - frame),
+        "nc2": distance_to_multiples(W @ W.T, np.eye(K) - 1 / K),
+        "nc2_identity": distance_to_multiples(W @ W.T, np.eye(K)),
+        "nc2_etf": np.linalg.norm(unit(W @ W.T) - frame),
+        "nc2_means": distance_to_multiples(C @ C.T, np.eye(K) - 1 / K),
         "nc2_orthogonal": np.linalg.norm(unit(M @ M.T) - np.eye(K) / math.sqrt(K)),
         "nc2_equinorm": equinorm(C),
         "nc2_equinorm_classifier": equinorm(W),
@@ -219,11 +227,79 @@ def test_exact_collapse_is_zero_in_every_measure():
     result = measure_everything(features, labels, 2 * frame)
     assert result["nc1"] == 0.0
     assert result["nc1_pinv_rank"] == 3
-    zero = set(measures.MEASURES) - {"gnc2", "nc2_orthogonal"}
+    zero = set(measures.MEASURES) - {"gnc2", "nc2_identity", "nc2_orthogonal"}
     assert {name: result[name] for name in zero if abs(result[name]) > 1e-15} == {}
     assert result["gnc2"] == pytest.approx(-0.5 * math.log(8 / 3), abs=1e-15)
+    assert result["nc2_identity"] == pytest.approx(1 / math.sqrt(4), abs=1e-15)
     orthogonal = collect(torch.eye(4).repeat(5, 1), labels, 4)
     assert measures.nc2_orthogonal(orthogonal) == 0.0
+    assert measures.nc2_identity(3 * torch.eye(4)) == 0.0
+
+
+def golden_section(function, upper):
+    """The least value of a unimodal function on [0, upper]."""
+    lower, ratio = 0.0, (math.sqrt(5) - 1) / 2
+    for _ in range(100):
+        left, right = upper - ratio * (upper - lower), lower + ratio * (upper - lower)
+        lower, upper = (lower, right) if function(left) < function(right) else (left, upper)
+    return function((lower + upper) / 2)
+
+
+@pytest.mark.parametrize("shape", [(2, 1), (2, 6), (5, 12), (6, 5), (9, 4), (30, 3)])
+def test_nc2_is_the_least_distance_over_all_scales_of_the_frame(shape):
+    num_classes, _ = shape
+    W = np.random.default_rng(0).normal(0.3, 1, shape)
+    gram = W @ W.T
+    identity = np.eye(num_classes)
+    for measure, target in ((measures.nc2, identity - 1 / num_classes), (measures.nc2_identity, identity)):
+        least = golden_section(
+            lambda c, target=target: np.linalg.norm(gram - c * target) / np.linalg.norm(gram),
+            2 * np.linalg.norm(gram) / np.linalg.norm(target),
+        )
+        assert measure(W) == pytest.approx(least, rel=1e-12, abs=1e-15)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    num_classes=st.integers(2, 12),
+    width=st.integers(1, 12),
+    common=st.sampled_from([0, 0.1, 1, 1e3, 1e9]),
+)
+def test_nc2_is_a_sine_whose_chord_is_nc2_etf(seed, num_classes, width, common):
+    generator = torch.Generator().manual_seed(seed)
+    classifier = common + torch.randn(num_classes, width, generator=generator, dtype=torch.float64)
+    nc2, chord = measures.nc2(classifier), measures.nc2_etf(classifier)
+    assert 0 <= nc2 <= 1
+    assert 0 <= chord <= math.sqrt(2) + 1e-15
+    assert nc2 == pytest.approx(chord * math.sqrt(1 - chord**2 / 4), rel=1e-12, abs=1e-15)
+    assert 0 <= measures.nc2_identity(classifier) <= math.sqrt(1 - 1 / num_classes) + 1e-15
+    means = collect(classifier, torch.arange(num_classes), num_classes)
+    assert 0 <= measures.nc2_means(means) <= 1
+    assert measures.nc2_means(means) == pytest.approx(measures.nc2(classifier - classifier.mean(0)), rel=1e-9)
+
+
+def test_equal_rows_are_the_farthest_from_a_frame():
+    equal = torch.ones(4, 3, dtype=torch.float64)
+    assert measures.nc2(equal) == pytest.approx(1, abs=1e-15)
+    assert measures.nc2_etf(equal) == pytest.approx(math.sqrt(2), abs=1e-15)
+    assert measures.nc2_identity(equal) == pytest.approx(math.sqrt(1 - 1 / 4), abs=1e-15)
+
+
+@pytest.mark.parametrize("distance", [1e-3, 1e-6, 1e-9])
+def test_small_distances_from_a_frame_keep_their_digits(distance):
+    num_classes = 5
+    identity = np.vectorize(Fraction)(np.eye(num_classes, dtype=int))
+    simplex = identity - Fraction(1, num_classes)
+    noise = distance * np.random.default_rng(0).normal(size=(num_classes, num_classes))
+    for measure, target in ((measures.nc2, simplex), (measures.nc2_identity, identity)):
+        W = target.astype(float) + noise
+        exact = np.vectorize(Fraction)(W)
+        gram = exact @ exact.T
+        residual = gram - (gram * target).sum() / (target * target).sum() * target
+        expected = math.sqrt((residual * residual).sum() / (gram * gram).sum())
+        assert 0.1 * distance < expected < 10 * distance
+        assert measure(W) == pytest.approx(expected, rel=1e-15 / distance)
 
 
 @pytest.mark.parametrize("num_classes", [2, 3, 8])
@@ -235,9 +311,12 @@ def test_the_smallest_room_for_a_simplex_is_room_enough(num_classes):
     assert result["nc2_means"] < 1e-14
     best = {name: value for name, value in result.items() if name.endswith("_best_attainable")}
     # K orthogonal vectors have no room in K − 1 dimensions: the closest Gram matrix is a projection's.
-    attainable = math.sqrt(2 - 2 * math.sqrt((num_classes - 1) / num_classes))
-    assert best == {"nc2_orthogonal_best_attainable": pytest.approx(attainable)}
-    assert result["nc2_orthogonal"] == pytest.approx(attainable)
+    attainable = {
+        "nc2_identity": math.sqrt(1 / num_classes),
+        "nc2_orthogonal": math.sqrt(2 - 2 * math.sqrt((num_classes - 1) / num_classes)),
+    }
+    assert best == {f"{name}_best_attainable": pytest.approx(value) for name, value in attainable.items()}
+    assert {name: result[name] for name in attainable} == pytest.approx(attainable)
 
 
 def test_class_means_on_a_line_or_in_a_point_have_one_direction_or_none():
@@ -338,17 +417,42 @@ def test_more_classes_than_an_etf_has_room_for_need_no_k_by_k_matrix_and_give_th
     features, labels, classifier, bias = make_data([5] * num_classes)
     result = measure_everything(features, labels, classifier, bias)
     expected = reference(features, labels, classifier, bias, "class")
-    for name in ("nc2", "nc2_means", "nc3_etf", "nc2_orthogonal"):
+    for name in FRAME_DISTANCES:
         assert result[name] == pytest.approx(expected[name], rel=1e-9)
         assert 0 < result[f"{name}_best_attainable"] < result[name]
 
 
-def test_the_best_attainable_distance_is_attained_by_a_tight_frame():
-    angles = torch.arange(7, dtype=torch.float64) * (2 * math.pi / 7)
+@pytest.mark.parametrize("num_classes", [7, 50_257])
+def test_the_best_attainable_distance_is_attained_by_a_tight_frame(num_classes):
+    angles = torch.arange(num_classes, dtype=torch.float64) * (2 * math.pi / num_classes)
     frame = torch.stack([angles.cos(), angles.sin()], dim=1)
-    result = measures.compute(collect(frame, torch.arange(7), 7), classifier=frame, measures=["nc2", "nc2_means"])
-    assert result["nc2"] == pytest.approx(result["nc2_best_attainable"], rel=1e-12)
-    assert result["nc2_means"] == pytest.approx(result["nc2_means_best_attainable"], rel=1e-12)
+    statistics = collect(frame, torch.arange(num_classes), num_classes)
+    result = measures.compute(statistics, classifier=frame, measures=FRAME_DISTANCES)
+    for name in FRAME_DISTANCES:
+        assert result[name] == pytest.approx(result[f"{name}_best_attainable"], rel=1e-10), name
+
+
+@pytest.mark.parametrize("name", ["nc2", "nc2_identity", "nc2_etf"])
+def test_no_classifier_found_by_gradient_descent_beats_the_best_attainable(name):
+    num_classes, width = 6, 3
+    classifier = torch.randn(num_classes, width, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    best = measures.compute(
+        collect(classifier, torch.arange(num_classes), num_classes), classifier=classifier, measures=name
+    )[f"{name}_best_attainable"]
+    centre = torch.eye(num_classes, dtype=torch.float64) - (1 / num_classes if name != "nc2_identity" else 0)
+    classifier.requires_grad_()
+    optimizer = torch.optim.LBFGS([classifier], max_iter=200, line_search_fn="strong_wolfe")
+
+    def negative_cosine():
+        optimizer.zero_grad()
+        gram = classifier @ classifier.T
+        loss = -(gram * centre).sum() / (gram.norm() * centre.norm())
+        loss.backward()
+        return loss
+
+    optimizer.step(negative_cosine)
+    function, _ = measures.MEASURES[name]
+    assert best * (1 - 1e-12) <= function(classifier) <= best * (1 + 1e-6)
 
 
 def test_absent_classes_are_named_or_left_out_and_counted():
@@ -461,7 +565,10 @@ def test_vanishing_denominators_give_infinity_not_an_arbitrary_number():
     coinciding.update(features, torch.tensor([0, 0, 1, 1]))
     assert measures.nc1(coinciding) == math.inf
     assert measures.nc1_cdnv(coinciding) == math.inf
-    assert math.isnan(measures.nc2(torch.zeros(3, 4)))
+    for shape in ((3, 4), (9, 4)):
+        for measure in (measures.nc2, measures.nc2_identity, measures.nc2_etf):
+            assert math.isnan(measure(torch.zeros(shape)))
+    assert math.isnan(measures.nc2_means(coinciding))
     # A zero row of W, as a zero feature, has cosine 0 with everything.
     assert measures.nc3(collect(torch.eye(2), torch.arange(2), 2), torch.tensor([[0.0, 0.0], [0.0, 1.0]])) == 0.5
 
