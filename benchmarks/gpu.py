@@ -37,7 +37,8 @@ def batch(device: str) -> dict[str, torch.Tensor]:
 
 def optimizer_of(model, **options) -> torch.optim.Optimizer:
     """SGD, whose steps do not blow rounding errors up as Adam's first ones do; the penalty coupled."""
-    return torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=model.config.resolved_l2_coefficient, **options)
+    groups = [{"params": [p], "weight_decay": model.l2_coefficient_of(name)} for name, p in model.named_parameters()]
+    return torch.optim.SGD(groups, lr=0.1, **options)
 
 
 def trained(device: str, dtype: torch.dtype = torch.float32) -> torch.Tensor:

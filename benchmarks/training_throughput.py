@@ -57,7 +57,10 @@ def trainer_speed(data: TensorDataset, depth: int, batch_size: int, steps: int) 
 def bare_speed(data: TensorDataset, depth: int, batch_size: int, steps: int) -> float:
     """Steps per second of the smallest loop that minimises the same objective."""
     model = build_model(depth)
-    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, weight_decay=L2_COEFFICIENT, fused=True)
+    penalised = [p for name, p in model.named_parameters() if model.l2_coefficient_of(name)]
+    free = [p for name, p in model.named_parameters() if not model.l2_coefficient_of(name)]
+    groups = [{"params": penalised, "weight_decay": L2_COEFFICIENT}, {"params": free}]
+    optimizer = torch.optim.Adam(groups, lr=LEARNING_RATE, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     done = 0
     while True:

@@ -27,16 +27,20 @@ def _add_measure(commands) -> None:
             "examples:\n"
             "  hf-ncollapse measure textattack/bert-base-uncased-imdb --dataset stanfordnlp/imdb --limit 2000 \\\n"
             "      --layers all --test-split test --output collapse.csv collapse.png\n"
-            "  hf-ncollapse measure runs/mnist5k-rn1-demo/depth-8/seed-0 --dataset mnist-5k --layers all\n"
+            "  hf-ncollapse measure runs/mnist5k-rn1-demo\n"
+            "  hf-ncollapse measure runs/mnist5k-rn1-demo/depth-8/seed-0 --layers all\n"
             "  hf-ncollapse measure openai-community/gpt2 --dataset imdb-25k --limit 500 --min-class-count 10\n"
+            "Without --dataset, a run of a sweep is measured on what it was trained on, and the sweep's folder lists\n"
+            "its runs. Labels that have names are matched by name with the model's classes.\n"
             "The classifier is the linear layer whose output the model returns; what was found is printed first.\n"
             "All values are 0 at exact collapse. Python: hf_ncollapse.inspection.measure_collapse"
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.add_argument("model", help="Hub id or local folder of a checkpoint")
+    command.add_argument("model", help="Hub id or local folder of a checkpoint, or the folder of a sweep's run")
     command.add_argument(
-        "--dataset", required=True, help="Hub id, local folder, CSV, JSON or Parquet file, or a packaged set's name"
+        "--dataset",
+        help="Hub id, local folder, CSV, JSON or Parquet file, or a packaged set's name; a sweep's run needs none",
     )
     command.add_argument("--dataset-config", metavar="NAME", help="configuration of a Hub data set that has several")
     command.add_argument("--split", default="train", help="split to measure; train by default")
@@ -58,7 +62,7 @@ def _add_measure(commands) -> None:
         "--min-class-count", type=int, metavar="N", help="leave out classes with fewer samples (1: the absent ones)"
     )
     command.add_argument("--max-length", type=int, metavar="N", help="largest number of tokens of a text")
-    command.add_argument("--batch-size", type=int, default=32)
+    command.add_argument("--batch-size", type=int, metavar="N", help="32 by default, 1024 for a sweep's run")
     command.add_argument("--revision", help="branch, tag or commit of the model")
     command.add_argument("--trust-remote-code", action="store_true", help="run code that comes with the checkpoint")
     command.add_argument(
@@ -81,45 +85,106 @@ def _run_measure(options: argparse.Namespace) -> int:
         raise ValueError(f"--output must end in .csv, .json, .png, .svg or .pdf, got {unknown[0].name!r}")
     if options.limit is not None and options.limit < 1:
         raise ValueError(f"--limit must be at least 1, got {options.limit}")
+    model = Path(options.model)
+    if (model / "sweep.json").is_file():
+        print(_listed_runs(model))
+        return 0
     is_main = True
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:  # started by `accelerate launch` or torchrun
         is_main = PartialState(cpu=not accelerator.is_available()).is_main_process
     disable_progress_bar()  # of loading weights
+    run = None if options.dataset else _run_data(options, model)
     checkpoint = load_checkpoint(options.model, revision=options.revision, trust_remote_code=options.trust_remote_code)
-    collate = checkpoint.collate(
-        input_column=options.input_column, label_column=options.label_column, max_length=options.max_length
-    )
     keywords = {"measures": options.measures} if options.measures else {}
     if options.measures and len(options.measures) == 1:
         keywords["measures"] = options.measures[0]
+    elif run is not None and not options.measures and _is_optimal_with_an_orthogonal_frame(checkpoint.model.config):
+        keywords["measures"] = ["nc1", "nc2_identity", "nc2_means", "nc3"]  # as metrics.json, which says nc2 for it
     training = None
     for split in (options.split, options.test_split):
         if split is None:
             continue
+        collate, relabelled = None, ""
+        if run is None:
+            rows = _labelled_rows(options, split)
+            collate = checkpoint.collate(
+                input_column=options.input_column,
+                label_column=options.label_column,
+                max_length=options.max_length,
+                features=rows.features,
+            )
+            relabelled = collate.relabelled
+        elif split in ("train", "test"):
+            rows = getattr(run, split)
+        else:
+            raise ValueError(f"--split is {split!r}, a sweep's run has train, test")
         report = measure_collapse(
             checkpoint.model,
-            _labelled_rows(options, split),
+            _limited(rows, options.limit),
             layers=options.layers[0] if len(options.layers) == 1 else options.layers,
             classifier=None if options.classifier == "none" else options.classifier,
             pooling=options.pooling,
             training=training,
             min_class_count=options.min_class_count,
-            batch_size=options.batch_size,
+            batch_size=options.batch_size or (32 if run is None else 1024),
             collate=collate,
             **keywords,
         )
         if is_main:
-            print(f"{options.dataset}, split {split}\n{report}" if training is None else f"\nsplit {split}\n{report}")
+            name = options.dataset or "the run's own data"
+            print(f"{name}, split {split}" if training is None else f"\nsplit {split}")
+            print("\n".join(filter(None, [relabelled, str(report)])))
             for path in options.output:
                 print(report.write(path if training is None else path.with_stem(f"{path.stem}-{split}")))
         training = report
     return 0
 
 
+def _run_data(options: argparse.Namespace, folder: Path):
+    """The data that a sweep's run was trained and tested on."""
+    from hf_ncollapse.sweeps.files import read_json
+    from hf_ncollapse.training.data import DataArguments, load_classification_data
+
+    sweep = folder.resolve().parent.parent / "sweep.json"
+    if not (folder.is_dir() and sweep.is_file()):
+        raise ValueError(
+            f"--dataset is needed: {options.model} is no run of a sweep, SWEEP/depth-D/seed-S beside SWEEP/sweep.json"
+        )
+    for name in ("dataset_config", "input_column", "label_column", "max_length"):
+        if getattr(options, name) is not None:
+            raise ValueError(f"--{name.replace('_', '-')} goes with --dataset: a run has the data of its sweep.json")
+    return load_classification_data(DataArguments(**read_json(sweep)["data"]))
+
+
+def _is_optimal_with_an_orthogonal_frame(config) -> bool:
+    return config.loss == "mse" and not config.classifier_bias
+
+
+def _listed_runs(folder: Path) -> str:
+    """The runs of a sweep that have ended, and how one of them is measured."""
+    from hf_ncollapse.sweeps.results import collect_results
+
+    runs = collect_results(folder)
+    if runs.empty:
+        raise ValueError(f"{folder} is a sweep without a run that has ended")
+    runs.insert(0, "run", [f"{folder}/depth-{run.depth:.0f}/seed-{run.seed:.0f}" for run in runs.itertuples()])
+    table = runs[["run", "status", "nc1", "nc2", "nc3"]].to_string(index=False, float_format="{:.4g}".format)
+    return f"{folder} is a sweep; measure one of its runs:\n{table}"
+
+
+def _limited(rows, limit: int | None):
+    """So many random rows, always the same ones: many sets are sorted by class."""
+    import torch
+
+    if limit is None or limit >= len(rows):
+        return rows
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:limit].tolist()
+    return rows.select(order) if hasattr(rows, "select") else torch.utils.data.Subset(rows, order)
+
+
 def _labelled_rows(options: argparse.Namespace, split: str):
     """The rows of one split: a packaged set's, a local one's or the Hub's."""
     import datasets
-    import torch
 
     from hf_ncollapse.training.data import DATASETS, DataArguments
     from hf_ncollapse.training.data.sources import load_source
@@ -130,7 +195,8 @@ def _labelled_rows(options: argparse.Namespace, split: str):
         parts = {"train": source.train} | ({"test": source.test} if source.test is not None else {})
         if split not in parts:
             raise ValueError(f"--split is {split!r}, {name} has {', '.join(parts)}")
-        rows = _PackagedRows(parts[split], source.modality)
+        classes = datasets.ClassLabel(names=source.label_names)
+        rows = _PackagedRows(parts[split], source.modality, {"label": classes})
     elif path.is_file():
         builders = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
         if path.suffix not in builders:
@@ -160,18 +226,14 @@ def _labelled_rows(options: argparse.Namespace, split: str):
             ) from error
     else:
         raise ValueError(f"--dataset is {name!r}, which is no file or folder here and no Hub id, namespace/name")
-    if options.limit is not None and options.limit < len(rows):
-        # Many sets are sorted by class.
-        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[: options.limit].tolist()
-        rows = rows.select(order) if hasattr(rows, "select") else torch.utils.data.Subset(rows, order)
     return rows
 
 
 class _PackagedRows:
-    """A packaged set's part as rows of raw inputs and labels."""
+    """A packaged set's part as rows of raw inputs and labels; `features` are the columns' types."""
 
-    def __init__(self, part, input_column: str):
-        self.part, self.input_column = part, input_column
+    def __init__(self, part, input_column: str, features: dict):
+        self.part, self.input_column, self.features = part, input_column, features
 
     def __len__(self) -> int:
         return len(self.part.labels)
@@ -183,13 +245,14 @@ class _PackagedRows:
 def _add_theory(commands) -> None:
     command = commands.add_parser(
         "theory",
-        help="print the optimum J* that no network can go below, and the geometry it has",
+        help="print the optimum J* that no network can go below, the geometry it has, and the rates in depth",
         description="The global optimum of the unconstrained features model: no network's objective is below J*.",
         epilog=(
             "examples:\n"
             "  hf-ncollapse theory --classes 10 --l2 0.005\n"
-            "  hf-ncollapse theory --classes 10 --l2 0.005 --loss mse --norm-scale sqrt --hidden-size 64\n"
-            "  hf-ncollapse theory --class-counts 8 4 2 2 --l2 0.005"
+            "  hf-ncollapse theory --classes 10 --l2 0.005 --loss mse --classifier-bias --norm-scale unit\n"
+            "  hf-ncollapse theory --class-counts 8 4 2 2 --l2 0.005 --hidden-size 16\n"
+            "Python: hf_ncollapse.theory.gufm_optimum, which takes equal inputs with different labels as well"
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -197,49 +260,64 @@ def _add_theory(commands) -> None:
     classes.add_argument("--classes", type=int, metavar="K", help="number of classes, of equal size")
     classes.add_argument("--class-counts", type=int, nargs="+", metavar="N", help="samples of each class, if unequal")
     command.add_argument(
-        "--l2", type=float, required=True, metavar="λ", help="coefficient of (λ/2)‖θ‖², at this depth"
+        "--l2", type=float, required=True, metavar="λ", help="the classifier's, in (λ/2)‖W‖², at this depth"
     )
     command.add_argument("--loss", choices=("cross_entropy", "mse"), default="cross_entropy")
     command.add_argument(
-        "--norm-scale",
-        choices=("unit", "sqrt"),
-        default="unit",
-        help="norm of a feature: 1, or √d (needs --hidden-size)",
+        "--norm-scale", choices=("sqrt", "unit"), default="sqrt", help="norm of a feature: √d (default) or 1"
     )
-    command.add_argument("--hidden-size", type=int, metavar="d", help="width of the features; checked when given")
+    command.add_argument(
+        "--hidden-size", type=int, default=64, metavar="d", help="width of the features; 64 by default"
+    )
+    command.add_argument("--classifier-bias", action="store_true", help="give the classifier a bias, not penalised")
     command.set_defaults(run=_run_theory)
 
 
 def _run_theory(options: argparse.Namespace) -> int:
     import math
 
-    from hf_ncollapse.theory import gufm_optimum
+    from hf_ncollapse.theory import expected_slopes, gufm_optimum
 
     counts = options.class_counts or [1] * options.classes
-    if options.norm_scale == "sqrt" and options.hidden_size is None:
-        raise ValueError("--norm-scale sqrt makes features of norm √d: give --hidden-size d")
-    if options.hidden_size is not None and options.hidden_size < 1:
+    if options.hidden_size < 1:
         raise ValueError(f"--hidden-size must be at least 1, got {options.hidden_size}")
     radius = 1.0 if options.norm_scale == "unit" else math.sqrt(options.hidden_size)
-    optimum = gufm_optimum(counts, options.l2, loss=options.loss, radius=radius, hidden_size=options.hidden_size)
-    num_classes = len(counts)
-    equal = len(set(counts)) == 1
-    over_classes = "" if equal else ", mean over the classes"
-    lines = [
-        ("J*", optimum.objective, "numerical, best of several starts" if optimum.is_numerical else "closed form"),
+    optimum = gufm_optimum(
+        counts,
+        options.l2,
+        loss=options.loss,
+        radius=radius,
+        hidden_size=options.hidden_size,
+        classifier_bias=options.classifier_bias,
+    )
+    num_classes, is_simplex = len(counts), optimum.problem.frame == "simplex"
+    over_classes = "" if optimum.problem.is_balanced else ", mean over the classes"
+    found = "numerical, certified from below by its dual" if optimum.is_numerical else "closed form"
+    lines = [("J*", optimum.objective, found)]
+    if optimum.is_numerical:
+        lines.append(("lower bound", optimum.lower_bound, "certified: no network is below"))
+    lines += [
         ("fit", optimum.fit, "(1/N) Σ ℓ"),
         ("penalty", optimum.regularization, "(λ/2)‖W‖²"),
         ("classifier norm", optimum.classifier_norm, f"‖w_k‖{over_classes}"),
         ("logit margin", optimum.logit_margin, f"own class's logit minus the others' mean{over_classes}"),
         ("feature norm", radius, f"norm_scale {options.norm_scale}"),
     ]
-    if options.loss == "mse":
-        lines.append(("cosine", 0.0, "between class means: an orthogonal frame"))
-    elif equal:
+    if not is_simplex:
+        lines.append(("cosine", 0.0, "between class means and between rows of W: an orthogonal frame"))
+    elif not optimum.is_numerical:
         lines.append(("cosine", -1 / (num_classes - 1), "between class means and between rows of W: a simplex ETF"))
-    classes = f"{num_classes} classes" + ("" if equal else f" of {', '.join(map(str, counts))}")
-    print(f"{options.loss}, {classes}, λ = {options.l2:g}")
+    if not optimum.problem.is_balanced:
+        lines.append(
+            ("NC2", optimum.nc2, f"of this W: the optimum is no {'simplex ETF' if is_simplex else 'scaled I'}")
+        )
+        lines.append(("NC3", optimum.nc3, "of these features and W"))
+    bias = ", classifier bias" if options.classifier_bias else ""
+    classes = f"{num_classes} classes" + (f" of {', '.join(map(str, counts))}" if over_classes else "")
+    print(f"{options.loss}, {classes}, λ = {options.l2:g}{bias}")
     print("\n".join(f"{name:<16}{value:>14.10f}  {meaning}" for name, value, meaning in lines))
+    slopes = ", ".join(f"{name} {slope:g}" for name, slope in expected_slopes().items())
+    print(f"at the optimum, slopes of the logarithms in that of the number of blocks: {slopes}")
     return 0
 
 

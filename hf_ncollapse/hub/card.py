@@ -6,9 +6,13 @@ from pathlib import Path
 import pandas as pd
 from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData
 
+from ..models.collapse_config import CollapseConfig
+from ..models.residual_layers import feature_norm
 from ..sweeps.files import write_atomically
+from ..sweeps.paper_figures import PaperPanel, beside_the_paper, paper_panel
+from ..sweeps.quantities import GAP_PARTS, deviation_digits, digits, measures_in_words, title
 from ..sweeps.report import recipe_yaml
-from ..sweeps.summary import summarize
+from ..sweeps.summary import l2_in_words, summarize
 from .sweep_folder import FinishedRun, SweepFolder, read_sweep_folder
 
 # Tells this package's repositories from others'.
@@ -22,28 +26,16 @@ _DATASETS = {
     "fashion-mnist": ("Fashion-MNIST", "zalando-datasets/fashion_mnist", "test"),
     "imdb-25k": ("IMDB's 25,000 training reviews", "stanfordnlp/imdb", "held-out"),
 }
-_QUANTITIES = {
-    "train_accuracy": "training accuracy",
-    "test_accuracy": "test accuracy",
-    "objective": "objective J",
-    "gufm_optimum": "optimum J*",
-    "gap": "gap J − J*",
-    "nc1": "NC1",
-    "nc2": "NC2",
-    "nc3": "NC3",
-    "regularization": "penalty",
-    "regularization_body": "penalty of the blocks",
-}
+_FACTS = (
+    "train_accuracy", "test_accuracy", "objective", "gufm_optimum", "gap", *GAP_PARTS, "nc1", "nc1_bound", "nc2",
+    "nc3", "nc3_bound", "relative_gradient",
+)  # fmt: skip
+_COMPARED = ("train_accuracy", "test_accuracy", "objective", "gufm_optimum", "gap", "nc1", "nc2", "nc3")
+_BY_DEPTH = (*_COMPARED[:5], "gap_times_depth", *_COMPARED[5:])
+_SPLIT = ("gap", *GAP_PARTS, "nc1", "nc1_bound")
 _ON_TRAINING_DATA = ("train_accuracy", "nc1", "nc2", "nc3", "objective", "gap")
-_OBJECTIVES = {
-    "cross_entropy": "(1/N) Σ cross-entropy(W xᵢ, yᵢ) + (λ/2)‖θ‖²",
-    "mse": "(1/N) Σ ½‖W xᵢ − e_yᵢ‖² + (λ/2)‖θ‖²",
-}
-# The frame that the features form at the loss's optimum.
-_NC2 = {
-    "cross_entropy": "the distance of the normalised W Wᵀ from the simplex ETF's",
-    "mse": "the distance of the class means' normalised M Mᵀ from the orthogonal frame's",
-}
+_FITS = {"cross_entropy": "cross-entropy(W_L xᵢ, yᵢ)", "mse": "½‖W_L xᵢ − e_yᵢ‖²"}
+_ANSWERS = {"holds": "Holds.", "does not hold": "Does not hold.", "cannot tell": "Cannot tell."}
 _TASKS = {
     "ForImageClassification": ("image-classification", "AutoModelForImageClassification"),
     "ForSequenceClassification": ("text-classification", "AutoModelForSequenceClassification"),
@@ -72,7 +64,7 @@ def model_card(sweep: SweepFolder, run: FinishedRun, namespace: str) -> ModelCar
     """
     row, config, siblings = run.row, run.config, sweep.runs_of(run.depth)
     task, auto_class = _task(config)
-    title, hub_id, test_name = _dataset(row["dataset"])
+    dataset_title, hub_id, test_name = _dataset(row["dataset"])
     repo_id = model_repo(namespace, sweep.name, run.depth)
     card_data = ModelCardData(
         license="apache-2.0",
@@ -82,10 +74,10 @@ def model_card(sweep: SweepFolder, run: FinishedRun, namespace: str) -> ModelCar
         datasets=[hub_id] if hub_id else None,
         metrics=["accuracy"],
         model_name=repo_id.split("/")[1],
-        eval_results=_evaluations(row, task, title, hub_id, test_name),
+        eval_results=_evaluations(row, task, dataset_title, hub_id, test_name),
     )
     family = "residual network" if row["architecture"].startswith("L-RN") else "transformer"
-    shown = {name: _named(name, test_name) for name in _QUANTITIES if row[name] is not None}
+    compared = [name for name in _COMPARED if row[name] is not None]
     return ModelCard.from_template(
         card_data,
         template_str=_template("model_card"),
@@ -99,13 +91,16 @@ def model_card(sweep: SweepFolder, run: FinishedRun, namespace: str) -> ModelCar
         hidden_size=config["hidden_size"],
         num_labels=len(config["id2label"]),
         norm_placement=row["norm_placement"],
-        objective=_OBJECTIVES[row["loss"]],
-        nc2=_NC2[row["loss"]],
+        feature_norm=f"{feature_norm(row['norm_scale'], config['hidden_size']):g}",
+        fit=_FITS[row["loss"]],
+        classifier_bias=row["classifier_bias"],
         optimum_sentence=_optimum_sentence(row),
-        l2_coefficient=f"{row['l2_coefficient']:g}",
-        facts=[(label, _digits(row[name])) for name, label in shown.items()],
+        l2_sentence=_l2_sentence(row),
+        has_split=row["nc1_bound"] is not None,
+        facts=[(title(name), digits(row[name])) for name in _FACTS if row[name] is not None],
         seeds_table=_table(
-            ["seed", *shown.values()], [[other.seed, *(other.row[name] for name in shown)] for other in siblings]
+            ["seed", *map(title, compared)],
+            [[other.seed, *(other.row[name] for name in compared)] for other in siblings],
         ),
         train_samples=f"{run.metrics['train_samples']:,}",
         test_samples=f"{run.metrics['test_samples']:,}" if row["test_accuracy"] is not None else None,
@@ -120,40 +115,40 @@ def model_card(sweep: SweepFolder, run: FinishedRun, namespace: str) -> ModelCar
 
 
 def results_card(sweep: SweepFolder, namespace: str) -> DatasetCard:
-    """Return the card of the whole sweep: figures, what the theory's predictions came to, the table, and links."""
-    summary, results = summarize(sweep.results), sweep.results
-    test_name = _dataset(results["dataset"].iloc[0])[2]
-    answers = {True: "Holds.", False: "Does not hold.", None: "Open."}
-    shown = {name: _named(name, test_name) for name in _QUANTITIES if results[name].notna().any()}
+    """Return the card of the whole sweep: figures, what the theory's predictions came to, the tables, and links."""
+    summary, panel = summarize(sweep.results), paper_panel(sweep.configuration)
+    by_depth = summary["by_depth"]
     card_data = DatasetCardData(
         license="apache-2.0",
         pretty_name=f"{sweep.name}: results",
         tags=[TAG, "neural-collapse"],
         configs=[{"config_name": "default", "data_files": "results.csv"}],
     )
-    seeds = sorted({run.seed for run in sweep.runs})
+    compared = [name for name in _COMPARED if any(run.row[name] is not None for run in sweep.runs)]
     return DatasetCard.from_template(
         card_data,
         template_str=_template("results_card"),
         **_shared(sweep, namespace),
         num_runs=len(sweep.runs),
         depths=", ".join(map(str, sweep.depths)),
-        seeds=", ".join(map(str, seeds)),
-        has_gap_figure=any(figure.name == "gap.png" for figure in sweep.figures),
-        verdicts=[{**verdict, "answer": answers[verdict["holds"]]} for verdict in summary["verdicts"]],
-        depth_table=_table(
-            ["depth L", "seeds", *shown.values()],
-            [
-                [row["depth"], row["seeds"], *(_mean_and_deviation(row, name) for name in shown)]
-                for row in summary["by_depth"]
-            ],
-        ),
+        seeds=", ".join(map(str, summary["seeds"])),
+        fit=_FITS[summary["loss"]],
+        l2=l2_in_words(summary),
+        diverged=summary["diverged"],
+        figures=[figure.stem for figure in sweep.figures],
+        verdicts=[{**verdict, "answer": _ANSWERS[verdict["answer"]]} for verdict in summary["verdicts"]],
+        held_out=summary["held_out"],
+        depth_table=_depth_table(by_depth, _BY_DEPTH),
+        split_table=_depth_table(by_depth, _SPLIT) if any("gap_spread" in row for row in by_depth) else None,
+        slopes_table=_slopes_table(summary),
+        panel=panel,
+        paper_table=None if panel is None else _paper_table(panel, sweep.results, sweep.depths),
         models=[_model_entry(sweep, depth, namespace) for depth in sweep.depths],
         deepest=sweep.depths[-1],
         main_seed=sweep.runs_of(sweep.depths[-1])[0].seed,
         whole_table=_table(
-            ["depth L", "seed", *shown.values()],
-            [[run.depth, run.seed, *(run.row[name] for name in shown)] for run in sweep.runs],
+            [title("depth"), "seed", *map(title, compared)],
+            [[run.depth, run.seed, *(run.row[name] for name in compared)] for run in sweep.runs],
         ),
     )
 
@@ -161,10 +156,9 @@ def results_card(sweep: SweepFolder, namespace: str) -> DatasetCard:
 def collection_note(sweep: SweepFolder, depth: int) -> str:
     """What the Collection says of one depth: collapse, gap and accuracy, mean over the seeds."""
     row = next(row for row in summarize(sweep.results)["by_depth"] if row["depth"] == depth)
-    test_name = _dataset(sweep.results["dataset"].iloc[0])[2]
     names = [name for name in ("nc1", "nc2", "nc3", "gap", "test_accuracy") if row.get(name) is not None]
-    values = ", ".join(f"{_named(name, test_name)} {_mean_and_deviation(row, name)}" for name in names)
-    return f"L = {depth}: {values} ({row['seeds']} seed{'s' if row['seeds'] > 1 else ''})"
+    values = ", ".join(f"{title(name)} {_mean_and_deviation(row, name)}" for name in names)
+    return f"B = {depth}: {values} ({row['seeds']} seed{'s' if row['seeds'] > 1 else ''})"
 
 
 def write_cards(folder: Path, output: Path, namespace: str, *, partial: bool = False) -> list[Path]:
@@ -200,12 +194,13 @@ def _template(name: str) -> str:
 
 
 def _shared(sweep: SweepFolder, namespace: str) -> dict[str, object]:
-    first = sweep.results.iloc[0]
+    first = sweep.runs[0].row
     return {
         "sweep": sweep.name,
         "namespace": namespace,
         "architecture": first["architecture"],
         "dataset_title": _dataset(first["dataset"])[0],
+        "measures": measures_in_words(first["loss"], first["classifier_bias"]),
         "recipe": recipe_yaml(sweep.configuration),
     }
 
@@ -222,7 +217,7 @@ def _task(config: dict) -> tuple[str, str]:
     raise ValueError(f"config.json names {architecture}; a card is for {' or '.join(_TASKS)}")
 
 
-def _evaluations(row: dict, task: str, title: str, hub_id: str | None, test_name: str) -> list[EvalResult]:
+def _evaluations(row: dict, task: str, dataset_title: str, hub_id: str | None, test_name: str) -> list[EvalResult]:
     # A packaged part of a Hub data set is called by its own name: its samples are not that data set's splits.
     dataset = hub_id if hub_id is not None and test_name == "test" else str(row["dataset"])
 
@@ -230,11 +225,11 @@ def _evaluations(row: dict, task: str, title: str, hub_id: str | None, test_name
         return EvalResult(
             task_type=task,
             dataset_type=dataset,
-            dataset_name=title.strip("`"),
+            dataset_name=dataset_title.strip("`"),
             dataset_split=split,
             metric_type=metric,
             metric_value=row[name],
-            metric_name=_named(name, test_name),
+            metric_name=title(name),
         )
 
     found = [
@@ -247,17 +242,23 @@ def _evaluations(row: dict, task: str, title: str, hub_id: str | None, test_name
     return found
 
 
-def _named(name: str, test_name: str) -> str:
-    return f"{test_name} accuracy" if name == "test_accuracy" else _QUANTITIES[name]
-
-
 def _optimum_sentence(row: dict) -> str:
     if row["gap"] is None:
         return "No optimum J* is known for these data, so there is no gap."
     return (
-        f"No network of the family can go below J* = {_digits(row['gufm_optimum'])}, the optimum over free features; "
-        f"this one ends at J = {_digits(row['objective'])}, so it is at most {_digits(row['gap'])} above the global "
+        f"No network of the family can go below J* = {digits(row['gufm_optimum'])}, the optimum over free features; "
+        f"this one ends at J = {digits(row['objective'])}, so it is at most {digits(row['gap'])} above the global "
         f"optimum of its own objective."
+    )
+
+
+def _l2_sentence(row: dict) -> str:
+    """The two λ at this depth."""
+    names = ("l2_coefficient", "classifier_l2_coefficient", "l2_depth_scaling")
+    config = CollapseConfig(num_hidden_layers=int(row["depth"]), **{name: row[name] for name in names})
+    return (
+        f"**λ = {config.resolved_l2_coefficient:.4g}** in the blocks and "
+        f"**λ_L = {config.resolved_classifier_l2_coefficient:.4g}** in the classifier at this depth"
     )
 
 
@@ -282,22 +283,46 @@ def _model_entry(sweep: SweepFolder, depth: int, namespace: str) -> dict[str, ob
     return {"repo_id": repo_id, "url": f"{WEBSITE}/{repo_id}", "depth": depth, "branches": branches}
 
 
+def _depth_table(by_depth: list[dict], quantities: tuple[str, ...]) -> str:
+    names = [name for name in quantities if any(row.get(name) is not None for row in by_depth)]
+    return _table(
+        [title("depth"), "seeds", *map(title, names)],
+        [[row["depth"], row["seeds"], *(_mean_and_deviation(row, name) for name in names)] for row in by_depth],
+    )
+
+
+def _slopes_table(summary: dict) -> str:
+    """Measured slopes, over all depths and over the deepest, beside the expected ones."""
+    deepest, expected = summary["deepest_slopes"] or {}, summary["expected_slopes"]
+    rows = []
+    for name, slope in summary["slopes"].items():
+        interval = slope["confidence_interval"]
+        rows.append(
+            [
+                title(name),
+                _signed(slope["slope"]),
+                "" if interval is None else " to ".join(map(_signed, interval)),
+                _signed(deepest.get(name, {}).get("slope")),
+                _signed(expected.get(name)),
+            ]
+        )
+    return _table(["quantity", "slope", "95% interval", "deepest two steps", "expected"], rows)
+
+
+def _paper_table(panel: PaperPanel, results: pd.DataFrame, depths: list[int]) -> str:
+    headings = [f"the paper, L = {depth}" for depth in panel.depths] + [f"ours, B = {depths[i]}" for i in (0, -1)]
+    return _table(["quantity", *headings], [list(row) for row in beside_the_paper(panel, results)])
+
+
 def _mean_and_deviation(row: dict, name: str) -> str:
-    if row.get(name) is None:
-        return ""
-    deviation = row[f"{name}_std"]
-    # Numbers that differ by rounding alone have no spread to speak of.
-    shown = deviation is not None and deviation > 1e-9 * abs(row[name])
-    return f"{_digits(row[name])} ± {deviation:#.2g}" if shown else _digits(row[name])
+    deviation = deviation_digits(row.get(f"{name}_std"), row.get(name))
+    return digits(row.get(name)) + (f" ± {deviation}" if deviation else "")
 
 
-def _digits(value: object) -> str:
-    """Four significant digits; whole numbers whole, nothing for what is missing."""
-    if value is None or (isinstance(value, float) and pd.isna(value)):
-        return ""
-    return f"{value:#.4g}" if isinstance(value, float) else str(value)
+def _signed(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}".replace("-", "−")
 
 
 def _table(headings: list[str], rows: list[list]) -> str:
-    lines = [headings, ["---"] * len(headings), *([_digits(cell) for cell in row] for row in rows)]
+    lines = [headings, ["---"] * len(headings), *([digits(cell) for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -8,7 +8,7 @@ import pandas as pd
 from huggingface_hub import get_collection, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
-from ..sweeps.results import read_results
+from ..sweeps.results import finished_runs, read_results
 from .card import model_repo, results_repo, seed_branch
 
 # A Collection's address ends in the 24 hexadecimal digits of its identity.
@@ -40,8 +40,8 @@ class PublishedSweep:
 
     @cached_property
     def results(self) -> pd.DataFrame:
-        """One row a run; the columns are those of `results.csv`."""
-        return read_results(self._folder)
+        """One row a network; the columns are those of `results.csv`, whose diverged runs have none."""
+        return finished_runs(read_results(self._folder))
 
     @property
     def runs(self) -> list[tuple[int, int]]:

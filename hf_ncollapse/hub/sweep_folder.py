@@ -1,21 +1,30 @@
 """A sweep's folder as it goes to the Hub: everything is checked here, before anything is uploaded."""
 
 import math
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
 from safetensors import SafetensorError, safe_open
+from transformers.dynamic_module_utils import get_relative_imports
 
+from ..sweeps.arguments import is_secret
 from ..sweeps.files import read_json
 from ..sweeps.report import finish_sweep, unfinished_runs
-from ..sweeps.results import COLUMNS, read_results
+from ..sweeps.results import COLUMNS, finished_runs, read_results
 
-# The second is drawn where there is an optimum.
-FIGURES = ("collapse.png", "gap.png")
-# What a checkpoint is made of: weights, configuration, code, and a tokenizer's vocabulary.
-_PUBLISHED = {".safetensors", ".json", ".py", ".txt"}
+# Those of the gap are drawn where there is an optimum.
+FIGURES = ("collapse.png", "gap.png", "gap_parts.png", "accuracy.png")
+# All that a run writes to be published, with the code that its configurations name; what else lies there stays there.
+_WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
+_CONFIGURATIONS = ("config.json", "preprocessor_config.json", "processor_config.json", "tokenizer_config.json")
+_TOKENIZER = (
+    "tokenizer.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt",
+)  # fmt: skip
+_PUBLISHED = {"metrics.json", "model.safetensors.index.json", "generation_config.json", *_CONFIGURATIONS, *_TOKENIZER}
 _KEPT_HERE = {"log_history.json", "failure.json"}
 # Loading one of these can run any code.
 _PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib"}
@@ -34,12 +43,31 @@ class FinishedRun:
 
     @cached_property
     def files(self) -> list[Path]:
-        """The files of the checkpoint, sorted by name, and `metrics.json`."""
+        """The files of the checkpoint, sorted by name, and `metrics.json`; nothing that a run does not write."""
+        names = _PUBLISHED | self._modules()
         return sorted(
             path
             for path in self.folder.iterdir()
-            if path.is_file() and path.suffix in _PUBLISHED and path.name not in _KEPT_HERE
+            if path.is_file() and (path.name in names or _WEIGHTS.fullmatch(path.name))
         )
+
+    @property
+    def left_out(self) -> list[Path]:
+        """What lies in the folder besides, and was not written by a run."""
+        return sorted(path for path in set(self.folder.iterdir()) - set(self.files) if path.name not in _KEPT_HERE)
+
+    def _modules(self) -> set[str]:
+        """Names of the code files that the configurations name, and of those that these import from beside them."""
+        here = {path.name: path for path in self.folder.iterdir() if path.is_file()}
+        configurations = [read_json(here[name]) for name in _CONFIGURATIONS if name in here]
+        waiting = [module for configuration in configurations for module in _code_named_by(configuration)]
+        found = set()
+        while waiting:
+            module = waiting.pop()
+            if module in here and module not in found:
+                found.add(module)
+                waiting += [f"{name}.py" for name in get_relative_imports(here[module])]
+        return found
 
 
 @dataclass(frozen=True)
@@ -50,7 +78,7 @@ class SweepFolder:
         folder: where it is.
         name: the sweep's name, the start of its repositories' names.
         configuration: its `sweep.json`.
-        results: its `results.csv`, one row a finished run.
+        results: its `results.csv`, diverged runs included.
         runs: the finished runs, sorted by depth and seed.
     """
 
@@ -69,6 +97,11 @@ class SweepFolder:
         return [run for run in self.runs if run.depth == depth]
 
     @property
+    def left_out(self) -> list[str]:
+        """What lies in the runs' folders and is not published, because no run writes it."""
+        return [str(path.relative_to(self.folder)) for run in self.runs for path in run.left_out]
+
+    @property
     def figures(self) -> list[Path]:
         return [self.folder / "figures" / name for name in FIGURES if (self.folder / "figures" / name).is_file()]
 
@@ -82,12 +115,20 @@ def read_sweep_folder(folder: Path, *, partial: bool = False) -> SweepFolder:
 
     Raises:
         FileNotFoundError: the folder is no sweep's, or a checkpoint lacks a file.
-        ValueError: runs are not finished, a file is damaged or contradicts the table, or a checkpoint holds pickles.
+        ValueError: no run is finished, or a planned one neither finished nor diverged, a file is damaged or
+            contradicts the table, a checkpoint holds pickles, `sweep.json` a secret, or a file or folder is a link.
     """
     folder = Path(folder)
     if not (folder / "sweep.json").is_file():
         raise FileNotFoundError(f"{folder} is no sweep's folder: it has no sweep.json")
+    published = ("sweep.json", "results.csv", "figures", *(f"figures/{name}" for name in FIGURES))
+    _refuse_links([*map(folder.joinpath, published), *folder.glob("depth-*"), *folder.glob("depth-*/seed-*")])
     configuration = read_json(folder / "sweep.json")
+    for name in filter(is_secret, configuration.get("training", {})):
+        raise ValueError(
+            f"{folder / 'sweep.json'} holds the secret {name}, which would be published; start the sweep again "
+            f"without it, which writes the file anew"
+        )
     results = read_results(folder)
     unfinished = unfinished_runs(folder, results)
     if unfinished and not partial:
@@ -96,7 +137,9 @@ def read_sweep_folder(folder: Path, *, partial: bool = False) -> SweepFolder:
             f"{folder} has {len(unfinished)} unfinished of {len(unfinished) + len(results)} runs: {named}. Start the "
             f"sweep again to finish them, or publish without them with --partial"
         )
-    runs = [_read_run(folder, row) for row in results.to_dict("records")]
+    if finished_runs(results).empty:
+        raise ValueError(f"{folder} has no finished run; there is nothing to publish")
+    runs = [_read_run(folder, row) for row in finished_runs(results).to_dict("records")]
     table, figure = folder / "results.csv", folder / "figures" / FIGURES[0]
     if not figure.is_file() or figure.stat().st_mtime < table.stat().st_mtime:
         finish_sweep(folder)
@@ -123,8 +166,16 @@ def _read_run(sweep_folder: Path, row: dict[str, object]) -> FinishedRun:
                 f"{folder / 'metrics.json'} says {name} = {run.metrics.get(name)!r}, results.csv says "
                 f"{run.row[name]!r}; start the sweep again, which writes the table anew"
             )
+    _refuse_links(run.files)
     _check_checkpoint(run)
     return run
+
+
+def _refuse_links(paths: Iterable[Path]) -> None:
+    """What a link points to may be anything, and is nothing that a sweep wrote."""
+    for path in paths:
+        if path.is_symlink():
+            raise ValueError(f"{path} is a symbolic link, and links are not published; put what it is to be there")
 
 
 def _check_checkpoint(run: FinishedRun) -> None:
@@ -143,10 +194,17 @@ def _check_checkpoint(run: FinishedRun) -> None:
                 tensors.keys()
         except SafetensorError as error:
             raise ValueError(f"{path} is damaged or no safetensors file: {error}") from None
-    for target in run.config.get("auto_map", {}).values():
-        code = run.folder / f"{target.split('.')[0]}.py"
-        if not code.is_file():
-            raise FileNotFoundError(f"{run.folder} has no {code.name}, which its config.json names")
+    published = {path.name for path in run.files}
+    for module in _code_named_by(run.config):
+        if module not in published:
+            raise FileNotFoundError(f"{run.folder} has no {module}, which its config.json names")
+
+
+def _code_named_by(configuration: dict[str, object]) -> list[str]:
+    """The files of an `auto_map`, whose values are `module.Class` or, for a tokenizer, two of these or None."""
+    targets = configuration.get("auto_map", {}).values()
+    pairs = [target if isinstance(target, list) else [target] for target in targets]
+    return [f"{target.split('.')[0]}.py" for pair in pairs for target in pair if target]
 
 
 def _is_missing(value: object) -> bool:

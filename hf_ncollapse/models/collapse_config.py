@@ -12,32 +12,38 @@ from transformers.configuration_utils import PreTrainedConfig
 
 @strict
 class CollapseConfig(PreTrainedConfig):
-    """Objective and residual stream of the models after arXiv:2505.15239.
+    """Objective and residual stream of the networks of arXiv:2505.15239.
 
     Args:
         hidden_size: width d of the stream and of the features; at least 2.
-        num_hidden_layers: depth L, the number of blocks; at least 1.
-        norm_placement: "pre" for h + f(LN(h)), "post" for LN(h + f(h)).
-        norm_scale: norm r of a normalised vector: "unit" for 1 (the theory's), "sqrt" for √d (torch.nn.LayerNorm's).
-        normalize_embeddings: start the stream at LN(embed(x)). Without it a pre-LN objective has no minimiser: the
-            embedding and the branches can shrink together for free.
-        hidden_act: σ, any activation of transformers; the theory's is ReLU.
+        num_hidden_layers: number of residual blocks, at least 1. The paper's L counts the linear classifier too in a
+            ResNet, so an L-RN1 has L − 1 of them; an L-T11 has L.
+        norm_placement: "post" for the networks of the paper's main text, which normalise the stream itself
+            (definitions 3.1 and 3.2), "pre" for LN inside the branches (definitions B.1 and B.2).
+        norm_scale: norm r of a normalised vector: "sqrt" for √d, the paper's, or "unit" for 1.
+        hidden_act: σ, any activation of transformers; the paper's is ReLU.
         loss: ℓ, "cross_entropy" or "mse" (½‖z − e_y‖²).
-        l2_coefficient: λ of the penalty (λ/2)‖θ‖² over every parameter, before depth scaling; ≥ 0.
-        l2_depth_scaling: "constant" uses λ, "inverse" λ/L. Networks with two linear layers a branch need the latter.
+        classifier_bias: add an unpenalised bias to the classifier; the paper has none, but for the second case of MSE
+            in its lemma 4.2.
+        l2_coefficient: λ of the blocks' weights, before depth scaling; ≥ 0. Biases and the embedding are free.
+        classifier_l2_coefficient: λ_L of the classifier's weight; ≥ 0. None takes `l2_coefficient`.
+        l2_depth_scaling: "constant" for λ at every depth; "inverse" divides the blocks' λ by `num_hidden_layers`, as
+            networks with two linear layers a branch need (theorem 4.6); "inverse_all" divides the classifier's too,
+            with which collapse need not improve (appendix C).
     """
 
     keys_to_ignore_at_inference = ["features", "hidden_states", "attentions"]
 
     hidden_size: int = 64
-    num_hidden_layers: int = 5
-    norm_placement: Literal["pre", "post"] = "pre"
-    norm_scale: Literal["unit", "sqrt"] = "unit"
-    normalize_embeddings: bool = True
+    num_hidden_layers: int = 4
+    norm_placement: Literal["post", "pre"] = "post"
+    norm_scale: Literal["sqrt", "unit"] = "sqrt"
     hidden_act: str = "relu"
     loss: Literal["cross_entropy", "mse"] = "cross_entropy"
+    classifier_bias: bool = False
     l2_coefficient: float | int = 0.005
-    l2_depth_scaling: Literal["constant", "inverse"] = "constant"
+    classifier_l2_coefficient: float | int | None = None
+    l2_depth_scaling: Literal["constant", "inverse", "inverse_all"] = "constant"
 
     def __post_init__(self, **kwargs):
         # transformers keeps unknown keywords as attributes, so a misspelt field would leave its default in force.
@@ -49,8 +55,15 @@ class CollapseConfig(PreTrainedConfig):
 
     @property
     def resolved_l2_coefficient(self) -> float:
-        """λ of this network's objective: `l2_coefficient`, over the depth when `l2_depth_scaling` is "inverse"."""
-        return self.l2_coefficient / (self.num_hidden_layers if self.l2_depth_scaling == "inverse" else 1)
+        """λ of the blocks at this depth."""
+        return self.l2_coefficient / (1 if self.l2_depth_scaling == "constant" else self.num_hidden_layers)
+
+    @property
+    def resolved_classifier_l2_coefficient(self) -> float:
+        """λ_L of the classifier at this depth."""
+        given = self.classifier_l2_coefficient
+        coefficient = self.l2_coefficient if given is None else given
+        return coefficient / (self.num_hidden_layers if self.l2_depth_scaling == "inverse_all" else 1)
 
     def validate_depth_and_width(self):
         """Refuse a network without blocks and a width at which LN leaves no direction."""
@@ -60,16 +73,20 @@ class CollapseConfig(PreTrainedConfig):
             raise ValueError(f"hidden_size is {self.hidden_size}; it must be at least 2, as LN removes one dimension")
 
     def validate_hidden_act(self):
-        """Refuse an activation that transformers does not have."""
+        """Refuse an activation that transformers does not have, or that has parameters, whose λ nothing says."""
         if self.hidden_act not in ACT2FN:
             near = difflib.get_close_matches(self.hidden_act, ACT2FN, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"hidden_act is {self.hidden_act!r}; it takes a name of transformers' ACT2FN{hint}")
+        if any(True for _ in ACT2FN[self.hidden_act].parameters()):
+            raise ValueError(f"hidden_act is {self.hidden_act!r}, which has parameters; it takes a fixed function")
 
-    def validate_l2_coefficient(self):
+    def validate_l2_coefficients(self):
         """Refuse a penalty that rewards large weights."""
-        if not (math.isfinite(self.l2_coefficient) and self.l2_coefficient >= 0):
-            raise ValueError(f"l2_coefficient is {self.l2_coefficient}; it must be a finite number ≥ 0")
+        for name in ("l2_coefficient", "classifier_l2_coefficient"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} is {value}; it must be a finite number ≥ 0")
 
 
 def image_sides(image_size: int | list[int] | tuple[int, ...]) -> tuple[int, int]:

@@ -12,7 +12,7 @@ class CollapseResNetConfig(CollapseConfig):
     """Configuration of [`CollapseResNetModel`]: L-RN1 (default) or L-RN2 of arXiv:2505.15239.
 
     Args:
-        linear_layers_per_block: 1 for f(u) = A σ(u) (L-RN1), 2 for f(u) = B σ(A u) (L-RN2).
+        linear_layers_per_block: 1 for the branch σ(W x + b) (L-RN1), 2 for W_2 σ(W_1 x + b_1) + b_2 (L-RN2).
         image_size: height and width of an image in pixels, one number when they are equal.
         num_channels: 1 for grey images, 3 for colour.
         **kwargs: the objective and the stream, see [`CollapseConfig`], and transformers' own.
@@ -21,8 +21,8 @@ class CollapseResNetConfig(CollapseConfig):
 
         >>> from hf_ncollapse import CollapseResNetConfig
         >>> config = CollapseResNetConfig(num_hidden_layers=8, l2_depth_scaling="inverse", num_labels=10)
-        >>> config.resolved_l2_coefficient
-        0.000625
+        >>> config.resolved_l2_coefficient, config.resolved_classifier_l2_coefficient
+        (0.000625, 0.005)
         >>> config.architecture_name
         'L-RN1'
     """

@@ -14,13 +14,14 @@ class CollapseTransformerConfig(CollapseConfig):
     A network reads texts when `vocab_size` is given, else images, cut into patches.
 
     Args:
-        attention_linear_layers: linear layers on an attention branch's value path, 1 for the concatenated heads as
-            they are, 2 with an output projection. The first digit of the architecture's name.
-        mlp_linear_layers: 1 for f(u) = A σ(u), 2 for f(u) = B σ(A u). The second digit.
-        num_attention_heads: heads, each of width hidden_size / num_attention_heads; the paper's runs have one.
-        intermediate_size: width between A and B when `mlp_linear_layers` is 2; hidden_size when None.
-        pooling: what goes from tokens to one vector: their "mean", padding left out, or the first token ("cls"), which
-            is a trained one of its own in front of an image's patches.
+        attention_linear_layers: 1 for attention with the two merged matrices W_VO and W_QK, 2 for W_O W_V and
+            W_Kᵀ W_Q, four matrices. The first digit of the architecture's name.
+        mlp_linear_layers: 1 for the branch σ(W z + b), 2 for W_2 σ(W_1 z + b_1) + b_2. The second digit.
+        num_attention_heads: the paper has one. With merged matrices each head has a W_QK and a W_VO of d×d, with four
+            matrices each head works in hidden_size / num_attention_heads dimensions.
+        is_causal: whether a position sees itself and the ones before it only, as in the paper.
+        pooling: whose state is the feature: the "last" patch or token, as in the paper, or the "mean" over them.
+            Padding is left out.
         image_size: height and width of an image in pixels, one number when they are equal.
         num_channels: 1 for grey images, 3 for colour.
         patch_size: side of a square patch in pixels; divides the image's sides.
@@ -42,8 +43,8 @@ class CollapseTransformerConfig(CollapseConfig):
     attention_linear_layers: Literal[1, 2] = 1
     mlp_linear_layers: Literal[1, 2] = 1
     num_attention_heads: int = 1
-    intermediate_size: int | None = None
-    pooling: Literal["mean", "cls"] = "mean"
+    is_causal: bool = True
+    pooling: Literal["last", "mean"] = "last"
     image_size: int | list[int] | tuple[int, ...] = 28
     num_channels: int = 1
     patch_size: int = 7
@@ -68,13 +69,13 @@ class CollapseTransformerConfig(CollapseConfig):
         return (height // self.patch_size) * (width // self.patch_size)
 
     def validate_heads(self):
-        """Refuse heads that do not share the width evenly, and an empty middle of the MLP."""
-        if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads:
+        """Refuse a number of heads below 1, and split heads that do not share the width evenly."""
+        if self.num_attention_heads < 1:
+            raise ValueError(f"num_attention_heads is {self.num_attention_heads}; it must be at least 1")
+        if self.attention_linear_layers == 2 and self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"num_attention_heads is {self.num_attention_heads}; it must divide hidden_size = {self.hidden_size}"
             )
-        if self.intermediate_size is not None and self.intermediate_size < 1:
-            raise ValueError(f"intermediate_size is {self.intermediate_size}; it must be at least 1")
 
     def validate_input(self):
         """Refuse images that the patches do not tile, and texts without tokens."""

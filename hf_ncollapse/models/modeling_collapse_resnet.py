@@ -1,6 +1,6 @@
-"""Fully connected residual networks L-RN1 and L-RN2, with LayerNorm and without biases.
+"""Fully connected residual networks L-RN1 and L-RN2, with LayerNorm.
 
-Source: Súkeník, Lampert & Mondelli, NeurIPS 2025, arXiv:2505.15239; "after the paper", which published no code.
+Source: Súkeník, Lampert & Mondelli, NeurIPS 2025, arXiv:2505.15239, definitions 3.1 (post-LN) and B.1 (pre-LN).
 """
 
 import math
@@ -14,45 +14,39 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .collapse_config import image_sides
 from .configuration_collapse_resnet import CollapseResNetConfig
+from .depth_continuation import DepthContinuationMixin
 from .regularized_objective import CollapseClassifierOutput, CollapseModelOutput, RegularizedObjectiveMixin
-from .residual_layers import (
-    BlockSplittingMixin,
-    BranchOutput,
-    CenteredNorm,
-    FeedForwardBranch,
-    ResidualConnection,
-    initialize_linear,
-)
+from .residual_layers import BranchOutput, CenteredNorm, FeedForwardBranch, initialize_linear
 
 
 class CollapseResNetBlock(GradientCheckpointingLayer):
-    """One residual block with one or two linear layers; maps (N, d) to (N, d)."""
+    """X ↦ LN(X + f(X)) for post-LN, X ↦ X + f(LN(X)) for pre-LN, with f the branch σ(W X + b) of L-RN1 or
+    W_2 σ(W_1 X + b_1) + b_2 of L-RN2; maps (N, d) to (N, d)."""
 
     def __init__(self, config: CollapseResNetConfig):
         super().__init__()
-        branch = FeedForwardBranch(
-            config.hidden_size, config.hidden_size, config.linear_layers_per_block, config.hidden_act
-        )
-        self.residual = ResidualConnection(branch, config.hidden_size, config.norm_placement, config.norm_scale)
+        self.feed_forward = FeedForwardBranch(config.hidden_size, config.linear_layers_per_block, config.hidden_act)
+        self.norm = CenteredNorm(config.hidden_size, config.norm_scale)
+        self.is_post = config.norm_placement == "post"
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.residual(hidden_states)
+        if self.is_post:
+            return self.norm(hidden_states + self.feed_forward(hidden_states))
+        return hidden_states + self.feed_forward(self.norm(hidden_states))
 
     def halve(self) -> None:
         """Halve the block's step, for depth continuation."""
-        self.residual.branch.halve()
+        self.feed_forward.halve()
 
 
 class CollapseResNetEmbeddings(nn.Module):
-    """h_0 = LN(E · flatten(image)); maps (N, C, H, W) to (N, d)."""
+    """X_1 = LN(W_0 · flatten(image) + b_0); maps (N, C, H, W) to (N, d)."""
 
     def __init__(self, config: CollapseResNetConfig):
         super().__init__()
         self.image_shape = (config.num_channels, *image_sides(config.image_size))
-        self.projection = nn.Linear(config.input_size, config.hidden_size, bias=False)
-        self.norm = (
-            CenteredNorm(config.hidden_size, config.norm_scale) if config.normalize_embeddings else nn.Identity()
-        )
+        self.projection = nn.Linear(config.input_size, config.hidden_size)
+        self.norm = CenteredNorm(config.hidden_size, config.norm_scale)
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         if tuple(pixel_values.shape[1:]) != self.image_shape:
@@ -64,10 +58,11 @@ class CollapseResNetEmbeddings(nn.Module):
 
 
 class CollapseResNetPreTrainedModel(PreTrainedModel):
-    """Initialisation and what transformers needs to know.
+    """Initialisation, which the paper does not say, and what transformers needs to know.
 
-    Every weight is N(0, 1/fan_in), except that a branch's last linear layer is smaller by √L: at any depth the L
-    branches together then move the stream by O(1), so that L = 200 starts as finite and as trainable as L = 2.
+    Every weight is N(0, 1/fan_in) and every bias 0, except that a branch's last linear layer is smaller by
+    √num_hidden_layers: at any depth the branches together then move the stream by O(1), so that 200 blocks start as
+    finite and as trainable as 2.
     """
 
     config: CollapseResNetConfig
@@ -101,13 +96,15 @@ class CollapseResNetModel(CollapseResNetPreTrainedModel):
         super().__init__(config)
         self.embeddings = CollapseResNetEmbeddings(config)
         self.layers = nn.ModuleList(CollapseResNetBlock(config) for _ in range(config.num_hidden_layers))
-        self.norm = CenteredNorm(config.hidden_size, config.norm_scale)
+        # After a post-LN block the stream is normalised already.
+        is_post = config.norm_placement == "post"
+        self.norm = nn.Identity() if is_post else CenteredNorm(config.hidden_size, config.norm_scale)
         self.post_init()
 
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
     def forward(self, pixel_values: torch.Tensor, **kwargs) -> CollapseModelOutput:
-        """Map images (N, C, H, W) to features LN(h_L) (N, d)."""
+        """Map images (N, C, H, W) to features (N, d): X_L for post-LN, LN(X_L) for pre-LN."""
         hidden_states = self.embeddings(pixel_values)
         for layer in self.layers:
             hidden_states = layer(hidden_states)
@@ -115,9 +112,9 @@ class CollapseResNetModel(CollapseResNetPreTrainedModel):
 
 
 class CollapseResNetForImageClassification(
-    BlockSplittingMixin, RegularizedObjectiveMixin, CollapseResNetPreTrainedModel
+    DepthContinuationMixin, RegularizedObjectiveMixin, CollapseResNetPreTrainedModel
 ):
-    """L-RN1 or L-RN2 with its linear classifier W (no bias), and its regularised objective.
+    """L-RN1 or L-RN2 with its linear classifier W_L, and its regularised objective.
 
     Example:
 
@@ -131,7 +128,7 @@ class CollapseResNetForImageClassification(
     def __init__(self, config: CollapseResNetConfig):
         super().__init__(config)
         self.network = CollapseResNetModel(config)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels, bias=False)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels, bias=config.classifier_bias)
         self.post_init()
 
     @can_return_tuple

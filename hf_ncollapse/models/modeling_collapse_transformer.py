@@ -1,6 +1,7 @@
-"""Transformers L-T11, L-T12, L-T21 and L-T22 for images and texts, with LayerNorm and without biases.
+"""Transformers L-T11, L-T12, L-T21 and L-T22 for images and texts, with LayerNorm.
 
-Source: Súkeník, Lampert & Mondelli, NeurIPS 2025, arXiv:2505.15239; "after the paper", which published no code.
+Source: Súkeník, Lampert & Mondelli, NeurIPS 2025, arXiv:2505.15239, definitions 3.2 (LN on the stream) and B.2
+(pre-LN).
 """
 
 import math
@@ -8,7 +9,7 @@ import math
 import torch
 from torch import nn
 from transformers import initialization as init
-from transformers.masking_utils import create_bidirectional_mask
+from transformers.masking_utils import create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from transformers.utils import logging
@@ -17,15 +18,9 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .collapse_config import image_sides
 from .configuration_collapse_transformer import CollapseTransformerConfig
+from .depth_continuation import DepthContinuationMixin
 from .regularized_objective import CollapseClassifierOutput, CollapseModelOutput, RegularizedObjectiveMixin
-from .residual_layers import (
-    BlockSplittingMixin,
-    BranchOutput,
-    CenteredNorm,
-    FeedForwardBranch,
-    ResidualConnection,
-    initialize_linear,
-)
+from .residual_layers import BranchOutput, CenteredNorm, FeedForwardBranch, initialize_linear
 
 logger = logging.get_logger(__name__)
 
@@ -40,121 +35,113 @@ def eager_attention_forward(
     dropout: float = 0.0,
     **kwargs,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """softmax(Q Kᵀ · scaling + mask) V; maps (N, heads, T, d_h) to (N, T, heads, d_h), and returns the weights too."""
+    """softmax(Q Kᵀ · scaling + mask) V; maps (N, heads, T, d_h) to (N, T, heads, d_h), and returns the weights too.
+
+    One key and value head serves all query heads.
+    """
     logits = query @ key.transpose(-1, -2) * scaling
     weights = nn.functional.softmax(logits if attention_mask is None else logits + attention_mask, dim=-1)
     return (weights @ value).transpose(1, 2), weights
 
 
 class CollapseSelfAttention(nn.Module):
-    """The heads side by side, softmax(Q Kᵀ/√d_h) V each; maps (N, T, d) to (N, T, d) and the attention weights.
+    """Σ_j a_ij z_j between two linear maps; maps (N, T, d) to (N, T, d) and the attention weights.
 
-    With one linear layer on the value path, the value projection is the branch's last layer.
+    One linear layer: W_VO Σ_j a_ij z_j with a_i = softmax_j(z_iᵀ W_QK z_j/√d), so the stream itself is key and value;
+    `query_key` holds W_QKᵀ. Two: W_O Σ_j a_ij W_V z_j with a_i = softmax_j(z_iᵀ W_Qᵀ W_K z_j/√d). Several heads are
+    summed: with one linear layer each has a W_QK and a W_VO, with two it has d/heads rows of W_Q, W_K and W_V.
     """
 
     def __init__(self, config: CollapseTransformerConfig):
         super().__init__()
         self.config = config
-        self.head_size = config.hidden_size // config.num_attention_heads
-        self.is_causal = False
-        self.query = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
-        self.key = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
-        value_class = BranchOutput if config.attention_linear_layers == 1 else nn.Linear
-        self.value = value_class(config.hidden_size, config.hidden_size, bias=False)
+        width, heads = config.hidden_size, config.num_attention_heads
+        self.is_merged = config.attention_linear_layers == 1
+        self.is_causal = config.is_causal
+        if self.is_merged:
+            self.head_size, self.num_key_value_groups = width, heads
+            self.query_key = nn.Linear(width, heads * width, bias=False)
+            self.value_output = BranchOutput(heads * width, width, bias=False)
+        else:
+            self.head_size, self.num_key_value_groups = width // heads, 1
+            self.query = nn.Linear(width, width, bias=False)
+            self.key = nn.Linear(width, width, bias=False)
+            self.value = nn.Linear(width, width, bias=False)
+            self.output = BranchOutput(width, width, bias=False)
 
     def forward(
         self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        shape = (*hidden_states.shape[:-1], self.config.num_attention_heads, self.head_size)
-        query, key, value = (
-            projection(hidden_states).view(shape).transpose(1, 2) for projection in (self.query, self.key, self.value)
-        )
+        if self.is_merged:
+            projected = (self.query_key(hidden_states), hidden_states, hidden_states)
+        else:
+            projected = (self.query(hidden_states), self.key(hidden_states), self.value(hidden_states))
+        query, key, value = (states.unflatten(-1, (-1, self.head_size)).transpose(1, 2) for states in projected)
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         heads, weights = attend(
             self, query, key, value, attention_mask, scaling=1 / math.sqrt(self.head_size), dropout=0.0, **kwargs
         )
-        return heads.flatten(2), weights
+        last = self.value_output if self.is_merged else self.output
+        return last(heads.flatten(2)), weights
+
+    def halve(self) -> None:
+        """Halve the branch along its value path: W_VO/2, or W_V/√2 and W_O/√2; the softmax stays as it is."""
+        if self.is_merged:
+            self.value_output.weight.mul_(0.5)
+        else:
+            self.value.weight.mul_(math.sqrt(0.5))
+            self.output.weight.mul_(math.sqrt(0.5))
 
 
-class AttentionBranch(nn.Module):
-    """Residual branch of attention: the heads as they are, or through an output projection; (N, T, d) to (N, T, d)."""
+class CollapseTransformerBlock(GradientCheckpointingLayer):
+    """An attention branch, then an MLP branch; maps (N, T, d) to (N, T, d).
+
+    Post-LN (the paper's main text) is MLP ∘ LN ∘ ATTN ∘ LN on the stream itself; pre-LN normalises inside the
+    branches.
+    """
 
     def __init__(self, config: CollapseTransformerConfig):
         super().__init__()
         self.attention = CollapseSelfAttention(config)
-        self.output_projection = (
-            BranchOutput(config.hidden_size, config.hidden_size, bias=False)
-            if config.attention_linear_layers == 2
-            else None
-        )
-
-    def forward(self, hidden_states: torch.Tensor, **kwargs) -> torch.Tensor:
-        heads, _ = self.attention(hidden_states, **kwargs)
-        return heads if self.output_projection is None else self.output_projection(heads)
-
-    def halve(self) -> None:
-        """Halve the branch along its value path; W_Q and W_K, inside the softmax, stay as they are."""
-        if self.output_projection is None:
-            self.attention.value.weight.mul_(0.5)
-        else:
-            self.attention.value.weight.mul_(math.sqrt(0.5))
-            self.output_projection.weight.mul_(math.sqrt(0.5))
-
-
-class CollapseTransformerBlock(GradientCheckpointingLayer):
-    """An attention branch, then an MLP branch, each in its residual connection; maps (N, T, d) to (N, T, d)."""
-
-    def __init__(self, config: CollapseTransformerConfig):
-        super().__init__()
-        stream = (config.hidden_size, config.norm_placement, config.norm_scale)
-        self.attention = ResidualConnection(AttentionBranch(config), *stream)
-        width = config.intermediate_size or config.hidden_size
-        mlp = FeedForwardBranch(config.hidden_size, width, config.mlp_linear_layers, config.hidden_act)
-        self.mlp = ResidualConnection(mlp, *stream)
+        self.feed_forward = FeedForwardBranch(config.hidden_size, config.mlp_linear_layers, config.hidden_act)
+        self.norm = CenteredNorm(config.hidden_size, config.norm_scale)
+        self.is_post = config.norm_placement == "post"
 
     def forward(
         self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs
     ) -> torch.Tensor:
-        return self.mlp(self.attention(hidden_states, attention_mask=attention_mask, **kwargs))
+        if self.is_post:
+            hidden_states = self.norm(hidden_states)
+            hidden_states = hidden_states + self.attention(hidden_states, attention_mask, **kwargs)[0]
+            hidden_states = self.norm(hidden_states)
+            return hidden_states + self.feed_forward(hidden_states)
+        hidden_states = hidden_states + self.attention(self.norm(hidden_states), attention_mask, **kwargs)[0]
+        return hidden_states + self.feed_forward(self.norm(hidden_states))
 
     def halve(self) -> None:
-        """Halve the block's step, for depth continuation, so that two such blocks have no larger penalty than one had.
+        """Halve both of the block's steps, for depth continuation."""
+        self.attention.halve()
+        self.feed_forward.halve()
 
-        W_Q and W_K cannot be halved inside the softmax. Both blocks keep them, shrunk by the factor in [√½, 1] at
-        which the penalty does not rise. For L-T11 it is 1 when they weigh no more than half of the block's other
-        weights, so in the theory's regime, where the penalty drives them to 0.
-        """
-        selection = self.attention.branch.attention
-        query_and_key = (selection.query.weight, selection.key.weight)
-        half_penalty = sum(p.square().sum() for p in self.parameters()) / 2
-        self.attention.branch.halve()
-        self.mlp.branch.halve()
-        selecting = sum(weight.square().sum() for weight in query_and_key)
-        value_path = sum(p.square().sum() for p in self.parameters()) - selecting
-        factor = ((half_penalty - value_path) / selecting).clamp(0.5, 1).sqrt() if selecting > 0 else 1
-        for weight in query_and_key:
-            weight.mul_(factor)
+
+def _embedding_norm(config: CollapseTransformerConfig) -> nn.Module:
+    """LN after the embedding is pre-LN's; a post-LN block begins with one."""
+    return CenteredNorm(config.hidden_size, config.norm_scale) if config.norm_placement == "pre" else nn.Identity()
 
 
 class CollapsePatchEmbeddings(nn.Module):
-    """h_0 = LN(E · patch + position), after a class token if the pooling is "cls"; (N, C, H, W) to (N, T, d)."""
+    """W_e · patch + position, normalised for pre-LN; maps (N, C, H, W) to (N, T, d)."""
 
     def __init__(self, config: CollapseTransformerConfig):
         super().__init__()
         self.config = config
         self.projection = nn.Linear(config.num_channels * config.patch_size**2, config.hidden_size, bias=False)
-        self.class_token = nn.Embedding(1, config.hidden_size) if config.pooling == "cls" else None
-        self.positions = nn.Embedding(config.num_patches + (config.pooling == "cls"), config.hidden_size)
-        self.norm = (
-            CenteredNorm(config.hidden_size, config.norm_scale) if config.normalize_embeddings else nn.Identity()
-        )
+        self.positions = nn.Embedding(config.num_patches, config.hidden_size)
+        self.norm = _embedding_norm(config)
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         patches = self._patches(pixel_values.to(self.projection.weight.dtype))
-        embedded = self.projection(patches)
-        if self.class_token is not None:
-            embedded = torch.cat([self.class_token.weight.expand(len(embedded), 1, -1), embedded], dim=1)
-        return self.norm(embedded + self.positions.weight)
+        return self.norm(self.projection(patches) + self.positions.weight)
 
     def _patches(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Cut images into flat patches, row by row; (N, C, H, W) to (N, T, C · patch_size²)."""
@@ -170,26 +157,25 @@ class CollapsePatchEmbeddings(nn.Module):
 
 
 class CollapseTokenEmbeddings(nn.Module):
-    """h_0 = LN(E[token] + position); maps tokens (N, T) and their positions, (T,) or (N, T), to (N, T, d)."""
+    """W_e[token] + position, normalised for pre-LN; maps tokens (N, T) and positions, (T,) or (N, T), to (N, T, d)."""
 
     def __init__(self, config: CollapseTransformerConfig):
         super().__init__()
         self.tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
-        self.norm = (
-            CenteredNorm(config.hidden_size, config.norm_scale) if config.normalize_embeddings else nn.Identity()
-        )
+        self.norm = _embedding_norm(config)
 
     def forward(self, input_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         return self.norm(self.tokens(input_ids) + self.positions(positions))
 
 
 class CollapseTransformerPreTrainedModel(PreTrainedModel):
-    """Initialisation and what transformers needs to know.
+    """Initialisation, which the paper does not say, and what transformers needs to know.
 
-    Linear layers are N(0, 1/fan_in), except that a branch's last one is smaller by √L, as in the residual networks:
-    at any depth the branches together then move the stream by O(1). Embeddings are N(0, 0.02²): LN takes their scale
-    away, so starting small costs nothing but lets training turn them quickly, even of tokens that it seldom sees.
+    Linear layers are N(0, 1/fan_in) with biases 0, except that a branch's last one is smaller by √num_hidden_layers,
+    as in the residual networks: at any depth the branches together then move the stream by O(1). Embeddings
+    are N(0, 0.02²): LN takes their scale away, so starting small costs nothing but lets training turn them quickly,
+    even of tokens that it seldom sees.
     """
 
     config: CollapseTransformerConfig
@@ -242,7 +228,7 @@ class CollapseTransformerModel(CollapseTransformerPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         **kwargs,
     ) -> CollapseModelOutput:
-        """Map images (N, C, H, W), or token ids (N, T) of texts, to features LN(pool(h_L)) (N, d).
+        """Map images (N, C, H, W), or token ids (N, T) of texts, to features (N, d): LN of the last position's state.
 
         Positions count the tokens that `attention_mask` keeps, so padding, wherever it is, never changes a feature. Of
         a text longer than `max_position_embeddings` only the first tokens are read, which is said once. Attention
@@ -262,7 +248,7 @@ class CollapseTransformerModel(CollapseTransformerPreTrainedModel):
             if pixel_values is None:
                 raise ValueError("pixel_values is None; a network without a vocabulary (vocab_size None) reads images")
             hidden_states = self.embeddings(pixel_values)
-        mask = create_bidirectional_mask(self.config, hidden_states, attention_mask)
+        mask = create_causal_mask(self.config, hidden_states, attention_mask, past_key_values=None)
         for layer in self.layers:
             hidden_states = layer(hidden_states, attention_mask=mask, **kwargs)
         return CollapseModelOutput(features=self.norm(self.pool(hidden_states, attention_mask)))
@@ -282,20 +268,23 @@ class CollapseTransformerModel(CollapseTransformerPreTrainedModel):
         return input_ids.gather(1, kept), attention_mask.gather(1, kept)
 
     def pool(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
-        """Go from tokens (N, T, d) to one vector (N, d); a text without a token goes to 0."""
+        """Go from positions (N, T, d) to one vector (N, d); a text without a token goes to 0."""
         if attention_mask is None:
-            return hidden_states.mean(dim=1) if self.config.pooling == "mean" else hidden_states[:, 0]
+            return hidden_states[:, -1] if self.config.pooling == "last" else hidden_states.mean(dim=1)
         mask = attention_mask.bool()
-        if self.config.pooling == "cls":
-            mask = mask & (mask.cumsum(1) == 1)
+        if self.config.pooling == "last":
+            # The first position that has all tokens at or before it.
+            last = mask.cumsum(1).argmax(dim=1)
+            pooled = hidden_states[torch.arange(len(last), device=last.device), last]
+            return pooled.masked_fill(~mask.any(dim=1, keepdim=True), 0)
         total = hidden_states.masked_fill(~mask[..., None], 0).sum(dim=1)
         return total / mask.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 class CollapseTransformerForImageClassification(
-    BlockSplittingMixin, RegularizedObjectiveMixin, CollapseTransformerPreTrainedModel
+    DepthContinuationMixin, RegularizedObjectiveMixin, CollapseTransformerPreTrainedModel
 ):
-    """L-T11 to L-T22 on the patches of an image, with the linear classifier W (no bias) and the regularised objective.
+    """L-T11 to L-T22 on the patches of an image, with the linear classifier W_{L+1} and the regularised objective.
 
     Raises:
         ValueError: if the config is one for texts.
@@ -317,7 +306,7 @@ class CollapseTransformerForImageClassification(
         if config.modality != "image":
             raise ValueError(f"vocab_size is {config.vocab_size}; an image classifier takes none")
         self.network = CollapseTransformerModel(config)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels, bias=False)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels, bias=config.classifier_bias)
         self.post_init()
 
     @can_return_tuple
@@ -340,9 +329,9 @@ class CollapseTransformerForImageClassification(
 
 
 class CollapseTransformerForSequenceClassification(
-    BlockSplittingMixin, RegularizedObjectiveMixin, CollapseTransformerPreTrainedModel
+    DepthContinuationMixin, RegularizedObjectiveMixin, CollapseTransformerPreTrainedModel
 ):
-    """L-T11 to L-T22 on the tokens of a text, with the linear classifier W (no bias) and the regularised objective.
+    """L-T11 to L-T22 on the tokens of a text, with the linear classifier W_{L+1} and the regularised objective.
 
     Raises:
         ValueError: if the config has no `vocab_size`.
@@ -365,7 +354,7 @@ class CollapseTransformerForSequenceClassification(
         if config.modality != "text":
             raise ValueError("vocab_size is None; a text classifier takes the size of its tokenizer's vocabulary")
         self.network = CollapseTransformerModel(config)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels, bias=False)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels, bias=config.classifier_bias)
         self.post_init()
 
     @can_return_tuple

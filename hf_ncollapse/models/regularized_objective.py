@@ -1,12 +1,16 @@
-"""The objective of the theory, J(θ) = (1/N) Σ ℓ(W x_i, y_i) + (λ/2) ‖θ‖², as every model of the package carries it."""
+"""The objective of the theory, as every model of the package carries it:
+
+    J(θ) = (1/N) Σ ℓ(W_L x_i, y_i) + (λ_L/2) ‖W_L‖² + (λ/2) Σ_l ‖W_l‖²,
+
+with the sum over the blocks' weights. Biases and the embedding are not penalised. Source: arXiv:2505.15239, equations
+7 and 11, and theorem 4.6 for the two λ.
+"""
 
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 from transformers.utils import ModelOutput
-
-LOSSES = ("cross_entropy", "mse")
 
 
 @dataclass
@@ -15,7 +19,7 @@ class CollapseModelOutput(ModelOutput):
 
     Args:
         features (`torch.FloatTensor` of shape `(batch_size, hidden_size)`):
-            What a classifier sees: mean 0 and norm r (1 or √hidden_size) per sample.
+            What the classifier sees: mean 0 and norm r (√hidden_size or 1) per sample.
         hidden_states (`tuple(torch.FloatTensor)`, *optional*):
             The input of the first block, then the output of every block.
         attentions (`tuple(torch.FloatTensor)`, *optional*):
@@ -33,9 +37,9 @@ class CollapseClassifierOutput(ModelOutput):
 
     Args:
         loss (`torch.FloatTensor` of shape `()`, *optional*):
-            The fit (1/N) Σ ℓ(W x_i, y_i) alone, when labels are given. The penalty is `model.regularization()`.
+            The fit (1/N) Σ ℓ(z_i, y_i) alone, when labels are given. The penalty is `model.regularization()`.
         logits (`torch.FloatTensor` of shape `(batch_size, num_labels)`):
-            W x, without bias.
+            W_L x, and the classifier's bias where the config asks for one.
         features (`torch.FloatTensor` of shape `(batch_size, hidden_size)`):
             The classifier's input x.
         hidden_states, attentions:
@@ -107,24 +111,30 @@ class RegularizedObjectiveMixin:
         """As torch's, but free where nothing changes: the Trainer asks at every step."""
         return self if self.training == mode else super().train(mode)
 
+    def l2_coefficient_of(self, name: str) -> float:
+        """The λ of one parameter, by its name in `named_parameters()`, wrapped by torch.compile or DDP or not.
+
+        The classifier's weight has λ_L and the blocks' weights λ, as resolved at this depth; biases and the embedding
+        have 0.
+        """
+        if name.endswith("bias") or "embeddings." in name:
+            return 0.0
+        is_classifier = "classifier." in name
+        config = self.config
+        return config.resolved_classifier_l2_coefficient if is_classifier else config.resolved_l2_coefficient
+
     def regularization(self) -> torch.Tensor:
-        """The penalty (λ/2)‖θ‖² over *every* parameter, a scalar tensor with gradient; λ is the resolved one."""
+        """The penalty (λ_L/2)‖W_L‖² + (λ/2) Σ ‖W_l‖², a scalar tensor with gradient."""
         return sum(self.regularization_parts().values())
 
     def regularization_parts(self) -> dict[str, torch.Tensor]:
-        """The penalty in its three parts, scalar tensors: "embedding", "body" (all blocks) and "classifier".
-
-        LN makes the embedding's scale free, so its part goes to 0 as slowly as training lets it, while the theory
-        speaks of the body's; reading one for the other misleads.
-        """
-        embedding = {id(parameter) for parameter in self.base_model.embeddings.parameters()}
-        classifier = {id(parameter) for parameter in self.classifier.parameters()}
-        parts = {"embedding": [], "body": [], "classifier": []}
-        for parameter in self.parameters():
-            key = id(parameter)
-            parts["embedding" if key in embedding else "classifier" if key in classifier else "body"].append(parameter)
-        factor = self.config.resolved_l2_coefficient / 2
-        return {name: factor * sum(p.square().sum() for p in parameters) for name, parameters in parts.items()}
+        """The penalty in its two parts, scalar tensors: "body" (all blocks) and "classifier"."""
+        parts = {"body": 0.0, "classifier": 0.0}
+        for name, parameter in self.named_parameters():
+            if coefficient := self.l2_coefficient_of(name):
+                part = "classifier" if name.startswith("classifier.") else "body"
+                parts[part] = parts[part] + coefficient / 2 * parameter.square().sum()
+        return {name: torch.as_tensor(part, device=self.device) for name, part in parts.items()}
 
     def save_pretrained(self, *args, **kwargs):
         """Save as transformers does, and let `AutoModel` load the network without the classifier by the same code."""

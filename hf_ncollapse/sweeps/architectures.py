@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from huggingface_hub.errors import StrictDataclassError
+
 from ..models import (
     CollapseResNetConfig,
     CollapseResNetForImageClassification,
@@ -73,14 +75,17 @@ def build_config(name: str, depth: int, model: ModelArguments, data: Classificat
     foreign = sorted(set(given) - set(architecture.config_class.__dataclass_fields__))
     if foreign:
         raise ValueError(f"{', '.join(foreign)} cannot be set for {name}, which has no such part")
-    return architecture.config_class(
-        num_hidden_layers=depth,
-        id2label=dict(enumerate(data.label_names)),
-        label2id={label: index for index, label in enumerate(data.label_names)},
-        **architecture.fields,
-        **_input_fields(data),
-        **given,
-    )
+    try:
+        return architecture.config_class(
+            num_hidden_layers=depth,
+            id2label=dict(enumerate(data.label_names)),
+            label2id={label: index for index, label in enumerate(data.label_names)},
+            **architecture.fields,
+            **_input_fields(data),
+            **given,
+        )
+    except StrictDataclassError as error:
+        raise ValueError(str(error.__cause__)) from error
 
 
 def build_model(name: str, config: CollapseConfig, data: ClassificationData):

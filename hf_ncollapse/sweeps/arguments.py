@@ -5,6 +5,7 @@ import dataclasses
 import difflib
 import itertools
 import json
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,10 @@ from ..training.arguments import CollapseTrainingArguments
 from ..training.data import DataArguments
 
 # A recipe may list several values of these; every combination is a sweep of its own.
-GRID_FIELDS = ("architecture", "dataset", "loss", "norm_placement", "norm_scale", "initialization")
+GRID_FIELDS = (
+    "architecture", "dataset", "loss", "norm_placement", "norm_scale", "l2_depth_scaling", "initialization",
+)  # fmt: skip
+_SECRET = re.compile(r"(.*_)?(token|secret|password|api_key)")
 
 
 @dataclass(frozen=True)
@@ -27,13 +31,16 @@ class SweepArguments:
     Args:
         sweep: the sweep's name: its folder, and the start of its repositories' names.
         architecture: L-RN1, L-RN2, L-T11, L-T12, L-T21 or L-T22.
-        depths: numbers of blocks, in increasing order.
+        depths: numbers of residual blocks, in increasing order. The paper's L is one more for L-RN1 and L-RN2, whose
+            classifier it counts.
         seeds: one run for each depth and seed; a seed sets the initial weights and the order of the batches.
         initialization: "scratch", or "continuation" to start each depth from the split of the depth before it.
-        learning_rate_depth_exponent: p of the law learning_rate · (L0/L)^p for depth L, with L0 the shallowest depth;
-            a continuation needs about 1.5, training from scratch 0.
+        learning_rate_depth_exponent: p of the law learning_rate / depth^p, so learning_rate is that of one block. A
+            continuation needs about 1, training from scratch 0.
         shallowest_max_steps: steps of the shallowest depth in a continuation, which has no parent to start from;
             max_steps by default.
+        paper_panel: panel of the paper's figures that this sweep is to be held against, such as
+            figure-1-l-rn1-cifar10; the report shows its range beside the sweep's curve.
     """
 
     sweep: str
@@ -43,6 +50,7 @@ class SweepArguments:
     initialization: Literal["scratch", "continuation"] = "scratch"
     learning_rate_depth_exponent: float = 0.0
     shallowest_max_steps: int | None = None
+    paper_panel: str | None = None
 
     def __post_init__(self):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.sweep):
@@ -70,31 +78,34 @@ class ModelArguments:
 
     Args:
         hidden_size: width d.
-        norm_placement: "pre" or "post".
-        norm_scale: "unit" for features of norm 1, "sqrt" for norm √d.
-        normalize_embeddings: start the stream at LN(embed(x)); without it a pre-LN objective has no minimiser.
+        norm_placement: "post" for the paper's main text, with LN on the stream, or "pre".
+        norm_scale: "sqrt" for features of norm √d, the paper's, "unit" for norm 1.
         hidden_act: activation, ReLU in the theory.
         loss: "cross_entropy" or "mse".
-        l2_coefficient: λ, before depth scaling.
-        l2_depth_scaling: "constant" for λ, "inverse" for λ/L.
+        classifier_bias: give the classifier an unpenalised bias.
+        l2_coefficient: λ of the blocks' weights, before depth scaling.
+        classifier_l2_coefficient: λ of the classifier's weight; l2_coefficient by default.
+        l2_depth_scaling: "constant" for λ, "inverse" for λ over the number of blocks in the blocks alone,
+            "inverse_all" in the classifier too.
         num_attention_heads: heads of a transformer.
-        intermediate_size: width between the two linear layers of a transformer's MLP (L-T12, L-T22).
+        is_causal: whether a transformer's positions see only themselves and those before.
         patch_size: side of an image transformer's patches, in pixels.
-        pooling: how a transformer goes from tokens to one vector, "mean" or "cls".
+        pooling: which position of a transformer is classified, the "last" one or the "mean" of all.
     """
 
     hidden_size: int | None = None
-    norm_placement: Literal["pre", "post"] | None = None
-    norm_scale: Literal["unit", "sqrt"] | None = None
-    normalize_embeddings: bool | None = None
+    norm_placement: Literal["post", "pre"] | None = None
+    norm_scale: Literal["sqrt", "unit"] | None = None
     hidden_act: str | None = None
     loss: Literal["cross_entropy", "mse"] | None = None
+    classifier_bias: bool | None = None
     l2_coefficient: float | None = None
-    l2_depth_scaling: Literal["constant", "inverse"] | None = None
+    classifier_l2_coefficient: float | None = None
+    l2_depth_scaling: Literal["constant", "inverse", "inverse_all"] | None = None
     num_attention_heads: int | None = None
-    intermediate_size: int | None = None
+    is_causal: bool | None = None
     patch_size: int | None = None
-    pooling: Literal["mean", "cls"] | None = None
+    pooling: Literal["last", "mean"] | None = None
 
     def given(self) -> dict[str, object]:
         """The fields that the recipe sets."""
@@ -107,6 +118,9 @@ class Recipe:
 
     `training` holds the keyword arguments of [`CollapseTrainingArguments`] that differ from its defaults; each run's
     own folder, seed, learning rate and steps are added to them.
+
+    Raises:
+        ValueError: `training` holds a secret, which would be written and published.
     """
 
     sweep: SweepArguments
@@ -114,10 +128,17 @@ class Recipe:
     data: DataArguments
     training: dict[str, object]
 
+    def __post_init__(self):
+        for name in filter(is_secret, self.training):
+            raise ValueError(
+                f"{name} is a secret, and a recipe takes none: it is written to sweep.json and published. Log in with "
+                "`hf auth login`, or set HF_TOKEN"
+            )
+
     @property
     def folder(self) -> Path:
-        """The sweep's folder, `output_dir`/`sweep`."""
-        return Path(str(self.training["output_dir"])) / self.sweep.sweep
+        """The sweep's folder, `output_dir`/`sweep`; the only place where a `~` becomes the home folder."""
+        return Path(os.path.expanduser(str(self.training["output_dir"]))) / self.sweep.sweep
 
     def to_dict(self) -> dict[str, dict[str, object]]:
         """The whole configuration as JSON types, without where it is written."""
@@ -127,6 +148,11 @@ class Recipe:
             "data": {name: value for name, value in dataclasses.asdict(self.data).items() if value is not None},
             "training": {name: value for name, value in self.training.items() if name != "output_dir"},
         }
+
+
+def is_secret(name: str) -> bool:
+    """Whether an argument of this name, such as `hub_token`, holds what nobody else may read."""
+    return _SECRET.fullmatch(name) is not None
 
 
 _GROUPS = (SweepArguments, ModelArguments, DataArguments)

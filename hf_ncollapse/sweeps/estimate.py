@@ -1,5 +1,6 @@
 """What a sweep will cost, before it is run."""
 
+import math
 import time
 
 import torch
@@ -57,12 +58,16 @@ def _cost_of_depth(
     """Seconds a step and bytes of weights."""
     config = build_config(recipe.sweep.architecture, depth, recipe.model, data)
     model = build_model(recipe.sweep.architecture, config, data).to(arguments.device)
+    micro_batches = arguments.micro_batches(len(data.train))
+    # A step on all samples is timed in even micro-batches: the last one may be nearly empty.
     count = min(arguments.per_device_train_batch_size, len(data.train))
+    if arguments.full_batch:
+        count = math.ceil(len(data.train) / (micro_batches * arguments.world_size))
     batch = {name: value.to(arguments.device) for name, value in data.train.__getitems__(torch.arange(count)).items()}
     times = []
     for _ in range(_WARM_UP + _TIMED):
         start = time.perf_counter()
-        for _ in range(arguments.gradient_accumulation_steps):
+        for _ in range(micro_batches):
             # Reading the gradient back waits for an accelerator to finish.
             model(**batch).loss.backward()
             model.classifier.weight.grad.sum().item()

@@ -1,8 +1,10 @@
 """Train every run of a sweep once, whatever happens in between."""
 
 import contextlib
+import gc
 import math
 import time
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,18 +12,20 @@ import torch
 from accelerate import PartialState
 from safetensors import SafetensorError
 from transformers import PrinterCallback, TrainerCallback, set_seed
-from transformers.trainer_callback import ExportableState
+from transformers.trainer_callback import ExportableState, TrainerState
 
+from ..models.collapse_config import CollapseConfig
 from ..training.arguments import CollapseTrainingArguments
 from ..training.data import ClassificationData, load_classification_data
 from ..training.processes import check_processes
-from ..training.trainer import CollapseTrainer, NonFiniteLossError
+from ..training.trainer import CollapseTrainer
 from .architectures import architecture_named, build_config, build_model
 from .arguments import Recipe
 from .environment import describe_environment
 from .files import discard_partial_files, sole_use, write_json
 from .interruption import StopRequest
-from .plan import Run, claim_folder, plan_runs
+from .paper_figures import paper_panel
+from .plan import Run, check_configuration, plan_runs, write_configuration
 from .progress import SweepProgress, results_overview
 from .report import finish_sweep
 from .results import collect_results, write_results
@@ -53,6 +57,36 @@ class RunClock(TrainerCallback, ExportableState):
         return {"args": {"seconds": self.seconds}, "attributes": {}}
 
 
+class Beginning(TrainerCallback):
+    """Writes `sweep.json` once a run begins to train, so that a command refused before that binds no folder.
+
+    `state` is the run's from then on, and None before.
+    """
+
+    def __init__(self, recipe: Recipe):
+        self.recipe = recipe
+        self.state: TrainerState | None = None
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.state = state
+        if state.is_world_process_zero:
+            write_configuration(self.recipe)
+
+    @property
+    def steps(self) -> int:
+        """Finished optimiser steps."""
+        return 0 if self.state is None else self.state.global_step
+
+
+class RunTrainer(CollapseTrainer):
+    """Trains no step more where a checkpoint is of the last one: a run killed after it has only to be measured."""
+
+    def _run_epoch(self, *args, **kwargs):
+        # The Trainer looks whether it is done after a step, not before.
+        if self.state.global_step < self.state.max_steps:
+            super()._run_epoch(*args, **kwargs)
+
+
 def prepare_sweep(recipe: Recipe) -> tuple[CollapseTrainingArguments, ClassificationData, list[Run]]:
     """Check everything that can be checked before training; return the shared arguments, the data and the runs.
 
@@ -65,6 +99,7 @@ def prepare_sweep(recipe: Recipe) -> tuple[CollapseTrainingArguments, Classifica
     state = PartialState()
     check_processes(state)
     architecture_named(recipe.sweep.architecture)
+    paper_panel(recipe.to_dict())
     with state.main_process_first():
         data = load_classification_data(recipe.data)
     runs = plan_runs(recipe, arguments.learning_rate, _count_steps(arguments, len(data.train)))
@@ -76,6 +111,8 @@ def prepare_sweep(recipe: Recipe) -> tuple[CollapseTrainingArguments, Classifica
 def _count_steps(arguments: CollapseTrainingArguments, num_samples: int) -> int:
     if arguments.max_steps > 0:
         return arguments.max_steps
+    if arguments.full_batch:
+        return math.ceil(arguments.num_train_epochs)
     samples_a_step = (
         arguments.per_device_train_batch_size * arguments.world_size * arguments.gradient_accumulation_steps
     )
@@ -89,7 +126,8 @@ def run_sweep(recipe: Recipe) -> SweepOutcome:
     stop the others. Works in every process of a distributed launch; process 0 writes.
 
     Raises:
-        ValueError: a mistake in the recipe, or the folder holds another sweep or is in use; before any training.
+        ValueError: a mistake in the recipe, or the folder holds another sweep or is in use; before any training, and
+            `sweep.json` is as it was.
         ImportError: a data package is missing.
         OSError: the folder cannot be written.
         SweepInterrupted: Ctrl-C or SIGTERM, after a checkpoint was saved.
@@ -98,8 +136,9 @@ def run_sweep(recipe: Recipe) -> SweepOutcome:
     state = PartialState()
     with contextlib.ExitStack() as held:
         if state.is_main_process:
-            claim_folder(recipe)
+            recipe.folder.mkdir(parents=True, exist_ok=True)
             held.enter_context(sole_use(recipe.folder))
+            check_configuration(recipe)
             discard_partial_files(recipe.folder)
         state.wait_for_everyone()
         stop = StopRequest()
@@ -123,20 +162,25 @@ def _train_runs(recipe: Recipe, data: ClassificationData, runs: list[Run], stop:
                 failed[run.name] = f"its parent, {run.parent.name}, is not finished"
                 line = f"{run.name}: not started: {failed[run.name]}"
             else:
+                beginning = Beginning(recipe)
                 try:
-                    metrics = train_run(run, recipe, data, progress, stop)
+                    metrics = train_run(run, recipe, data, beginning, progress, stop)
                     finished.append(run)
                     line = _summary(run, metrics)
-                except NonFiniteLossError as error:
-                    failed[run.name] = str(error)
-                    line = f"{run.name}: failed: {error}; a smaller learning_rate or a longer warm-up may help"
+                except Exception as error:
+                    if not _concerns_one_run(error, beginning):
+                        raise
+                    failed[run.name] = _reason(error)
+                    line = f"{run.name}: failed: {failed[run.name]}; {_advice(run, error)}"
                     if state.is_main_process:
-                        write_json(run.folder / "failure.json", {"step": error.step, "error": str(error)})
-            if state.is_main_process and run.is_finished:
-                write_results(recipe.folder, collect_results(recipe.folder))
+                        write_failure(run, recipe, data, beginning.steps, error)
+                gc.collect()  # of networks and trainers, which point to each other, before the next run takes memory
+            if state.is_main_process and len(results := collect_results(recipe.folder)):
+                write_results(recipe.folder, results)
             state.wait_for_everyone()
             progress.end_run(line)
     if finished and state.is_main_process:
+        write_configuration(recipe)  # where no run had to begin
         progress.console.print(results_overview(collect_results(recipe.folder)))
         finish_sweep(recipe.folder)
         progress.console.print(f"results: {recipe.folder / 'results.csv'}")
@@ -145,12 +189,20 @@ def _train_runs(recipe: Recipe, data: ClassificationData, runs: list[Run], stop:
 
 
 def train_run(
-    run: Run, recipe: Recipe, data: ClassificationData, progress: SweepProgress, stop: StopRequest
+    run: Run,
+    recipe: Recipe,
+    data: ClassificationData,
+    beginning: Beginning,
+    progress: SweepProgress,
+    stop: StopRequest,
 ) -> dict[str, object]:
     """Train one run to its end, from its last checkpoint if there is one, and write its folder.
 
     Returns:
         What was written to `metrics.json`.
+
+    Raises:
+        FloatingPointError: the loss or a measured number is not finite.
     """
     set_seed(run.seed)
     model = _initial_model(run, recipe, data)
@@ -175,46 +227,102 @@ def train_run(
         if interval is not None and interval < 1:
             setattr(arguments, name, math.ceil(interval * run.max_steps))
     clock = RunClock()
-    trainer = CollapseTrainer(
+    trainer = RunTrainer(
         model,
         arguments,
         train_dataset=data.train,
         eval_dataset=data.test,
         processing_class=data.processor,
-        callbacks=[clock, progress.callback(), stop],
+        callbacks=[clock, beginning, progress.callback(), stop],
     )
     trainer.remove_callback(PrinterCallback)
+    start, start_gap = None, None
+    if run.parent is not None:
+        start = {name: value.clone() for name, value in model.state_dict().items()}
+        start_gap = trainer.measure().get("gap")
     trainer.train(resume_from_checkpoint=last_checkpoint(run.folder))
     if trainer.state.global_step < trainer.state.max_steps:
         stop.raise_if_asked(f"at {run.name}, step {trainer.state.global_step} of {trainer.state.max_steps}")
-    measured = trainer.measure()
+    measured = trainer.measure(gradient=True)
+    if start_gap is not None and measured.get("gap", -math.inf) > start_gap:
+        # The split is a network of this depth as well: of the two, the one nearer to the optimum is kept.
+        model.load_state_dict(start)
+        measured = trainer.measure(gradient=True)
+    wrong = [name for name, value in measured.items() if value is not None and not math.isfinite(value)]
+    if wrong:
+        raise FloatingPointError(f"not finite after {trainer.state.global_step} steps: {', '.join(wrong)}")
     clock = next(c for c in trainer.callback_handler.callbacks if isinstance(c, RunClock))
-    config = model.config
     metrics = {
+        **_constants(run, recipe, model.config),
+        "status": "finished",
+        "steps": trainer.state.global_step,
+        **measured,
+        "start_gap": start_gap,
+        "seconds": round(clock.seconds, 2),
+        "learning_rate": run.learning_rate,
+        "train_samples": len(data.train),
+        "test_samples": len(data.test),
+        "processes": arguments.world_size,
+        "environment": describe_environment(arguments.device),
+    }
+    if trainer.is_world_process_zero():
+        write_run(run.folder, model, data, trainer.state.log_history, metrics)
+    trainer.accelerator.wait_for_everyone()
+    return metrics
+
+
+def write_failure(run: Run, recipe: Recipe, data: ClassificationData, steps: int, error: Exception) -> None:
+    """Write `failure.json`: after how many steps a run failed, and why; one that diverged is a row of the table."""
+    config = build_config(recipe.sweep.architecture, run.depth, recipe.model, data)
+    failure = {
+        "status": "diverged" if isinstance(error, FloatingPointError) else "failed",
+        "steps": steps,
+        "error": _reason(error),
+        "traceback": "".join(traceback.format_exception(error)),
+    }
+    run.folder.mkdir(parents=True, exist_ok=True)
+    write_json(run.folder / "failure.json", {**_constants(run, recipe, config), **failure})
+
+
+def _concerns_one_run(error: Exception, beginning: Beginning) -> bool:
+    """Whether the other runs can go on; not after a mistake in the recipe, nor where nothing can be written."""
+    if isinstance(error, FloatingPointError):
+        return True  # raised in every process
+    if isinstance(error, OSError) or PartialState().num_processes > 1:
+        return False  # the other processes would wait for this one for ever
+    return beginning.state is not None or isinstance(error, MemoryError | RuntimeError)
+
+
+def _reason(error: Exception) -> str:
+    """An error in one line."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, FloatingPointError) else f"{type(error).__name__}: {text}".rstrip(": ")
+
+
+def _advice(run: Run, error: Exception) -> str:
+    if isinstance(error, FloatingPointError):
+        return "a smaller learning_rate or a longer warm-up may help"
+    return f"{run.folder / 'failure.json'} has the traceback"
+
+
+def _constants(run: Run, recipe: Recipe, config: CollapseConfig) -> dict[str, object]:
+    """What a run's row says of its settings, whatever came of it; the λ are the config's, before depth scaling."""
+    given = config.classifier_l2_coefficient
+    return {
         "sweep": recipe.sweep.sweep,
         "architecture": config.architecture_name,
         "norm_placement": config.norm_placement,
         "norm_scale": config.norm_scale,
         "dataset": recipe.data.dataset,
         "loss": config.loss,
+        "classifier_bias": config.classifier_bias,
+        "initialization": recipe.sweep.initialization,
         "depth": run.depth,
         "seed": run.seed,
-        "l2_coefficient": config.resolved_l2_coefficient,
-        "steps": trainer.state.global_step,
-        **measured,
-        "seconds": round(clock.seconds, 2),
-        "learning_rate": run.learning_rate,
-        "initialization": recipe.sweep.initialization,
-        "train_samples": len(data.train),
-        "test_samples": len(data.test),
-        "processes": arguments.world_size,
-        "environment": describe_environment(arguments.device),
-        "status": "finished",
+        "l2_coefficient": config.l2_coefficient,
+        "classifier_l2_coefficient": config.l2_coefficient if given is None else given,
+        "l2_depth_scaling": config.l2_depth_scaling,
     }
-    if trainer.is_world_process_zero():
-        write_run(run.folder, model, data, trainer.state.log_history, metrics)
-    trainer.accelerator.wait_for_everyone()
-    return metrics
 
 
 def _initial_model(run: Run, recipe: Recipe, data: ClassificationData):

@@ -16,19 +16,33 @@ _PARTIAL = ".partial"
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename it, so that nobody sees half of it."""
+    """Let `write` fill a temporary file beside `path`, then rename it, so that nobody sees half of it.
+
+    The file and its new name are on the disk when this returns.
+    """
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_PARTIAL)
     os.close(descriptor)
     temporary = Path(name)
     try:
         write(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        sync_to_disk(temporary)
         temporary.chmod(0o644)
         temporary.replace(path)
+        sync_to_disk(path.parent)
     finally:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
+
+
+def sync_to_disk(path: Path) -> None:
+    """Wait until a file's content, or the names in a folder, would survive a power cut."""
+    # Not every system lets a folder be opened or synced; there, names are written when it sees fit.
+    with contextlib.suppress(OSError) if path.is_dir() else contextlib.nullcontext():
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def discard_partial_files(folder: Path) -> None:

@@ -27,8 +27,8 @@ class NetworkMeasurements:
     """Two tables about a sweep's networks.
 
     Args:
-        layers: NC1 of LN(h_l), pooled over tokens, on the training data: one row for each depth, seed and layer, from
-            0, the embedding, to L, whose value is the features' own NC1.
+        layers: NC1 of the normalised stream at the position that is classified, on the training data: one row for
+            each depth, seed and layer, from 0, the embedding, to the number of blocks, whose value is the features'.
         geometry: the features of some training samples, the class means and the classifier's rows in the plane of
             [`etf_plane`], `kind` "feature", "class_mean" or "classifier"; the first seed's networks.
     """
@@ -90,9 +90,9 @@ def measure_network(model, data: ClassificationData) -> tuple[list[float], dict[
         data: what it was trained on.
 
     Returns:
-        NC1 after the embedding and after every block (L + 1 values; NaN where the classes' means are equal, as at a
-        class token before the first block), and the columns `kind`, `label`, `label_name`, `x` and `y` of its
-        geometry.
+        NC1 after the embedding and after every block (one value more than blocks; NaN where the classes' means are
+        equal, as before the first block where all texts end in one token), and the columns `kind`, `label`,
+        `label_name`, `x` and `y` of its geometry.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = model.to(device).eval()
@@ -113,6 +113,7 @@ def measure_network(model, data: ClassificationData) -> tuple[list[float], dict[
             for layer, states in enumerate(output.hidden_states):
                 if states.dim() == 3:
                     states = network.pool(states, batch.get("attention_mask"))
+                # Of a post-LN ResNet, whose stream is normalised already, `norm` is the identity.
                 statistics[layer].update(network.norm(states), batch_labels)
             shown.append(output.features[is_shown[indices].to(device)].double().cpu())
     nc1 = [_nc1_or_nan(layer) for layer in statistics]

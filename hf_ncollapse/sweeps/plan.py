@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from .arguments import Recipe
+from .arguments import Recipe, is_secret
 from .files import read_json, write_json
 
 # Settings that change what is shown or how fast it goes, not what is computed.
@@ -49,7 +49,7 @@ def plan_runs(recipe: Recipe, learning_rate: float, max_steps: int) -> list[Run]
 
     Args:
         recipe: the sweep.
-        learning_rate: peak learning rate of the shallowest depth.
+        learning_rate: peak learning rate of one block.
         max_steps: optimiser steps of a run.
     """
     sweep = recipe.sweep
@@ -63,7 +63,7 @@ def plan_runs(recipe: Recipe, learning_rate: float, max_steps: int) -> list[Run]
                 seed=seed,
                 folder=recipe.folder / f"depth-{depth}" / f"seed-{seed}",
                 parent=parent,
-                learning_rate=learning_rate * (sweep.depths[0] / depth) ** sweep.learning_rate_depth_exponent,
+                learning_rate=learning_rate / depth**sweep.learning_rate_depth_exponent,
                 max_steps=sweep.shallowest_max_steps if is_shallowest and sweep.shallowest_max_steps else max_steps,
             )
             runs.append(run)
@@ -71,26 +71,27 @@ def plan_runs(recipe: Recipe, learning_rate: float, max_steps: int) -> list[Run]
     return runs
 
 
-def claim_folder(recipe: Recipe) -> None:
-    """Write the configuration into the sweep's folder, or check that the folder's is the same.
+def check_configuration(recipe: Recipe) -> None:
+    """Check that the sweep's folder holds this sweep or none.
 
     Depths and seeds may be added to a sweep; anything else that changes a result may not.
 
     Raises:
         ValueError: if the folder belongs to another configuration; the message names every difference.
-        OSError: if the folder cannot be written.
     """
     path = recipe.folder / "sweep.json"
-    configuration = recipe.to_dict()
-    recipe.folder.mkdir(parents=True, exist_ok=True)
     if path.is_file():
-        differences = _differences(read_json(path), configuration)
+        differences = _differences(read_json(path), recipe.to_dict())
         if differences:
             raise ValueError(
                 f"{recipe.folder} holds a sweep with another configuration: {'; '.join(differences)}. Give this one "
                 f"another --sweep name or --output_dir, or delete the folder"
             )
-    write_json(path, configuration)
+
+
+def write_configuration(recipe: Recipe) -> None:
+    """Write `sweep.json`, which binds the folder to this sweep."""
+    write_json(recipe.folder / "sweep.json", recipe.to_dict())
 
 
 def _differences(old: dict, new: dict) -> list[str]:
@@ -99,7 +100,7 @@ def _differences(old: dict, new: dict) -> list[str]:
         before, after = old.get(group, {}), new.get(group, {})
         for name in sorted(set(before) | set(after)):
             left, right = before.get(name), after.get(name)
-            if name in _PRESENTATION or left == right:
+            if name in _PRESENTATION or is_secret(name) or left == right:
                 continue
             if name == "seeds" and set(left) <= set(right):
                 continue

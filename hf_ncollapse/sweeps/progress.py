@@ -10,6 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from transformers import TrainerCallback
 
+from .quantities import QUANTITIES
+
 # Progress bars are redrawn this often; more would only slow small steps down.
 _REFRESH_EVERY = 10
 
@@ -71,6 +73,12 @@ class _StepCallback(TrainerCallback):
             self.shown.progress.update(self.shown.run, state=f"gap {logs['gap']:.4f}  nc1 {logs['nc1']:.4f}")
 
 
+_OVERVIEW = {
+    "depth": "d", "seed": "d", "train_accuracy": ".3f", "test_accuracy": ".3f", "objective": ".4f",
+    "gufm_optimum": ".4f", "gap": ".4f", "nc1": ".4f", "nc2": ".4f", "nc3": ".4f", "seconds": ".0f",
+}  # fmt: skip
+
+
 def results_overview(results: pd.DataFrame) -> Table:
     """The columns of a results table that a person compares first, narrow enough for a terminal of 80 columns."""
     first = results.iloc[0]
@@ -81,14 +89,8 @@ def results_overview(results: pd.DataFrame) -> Table:
         pad_edge=False,
         collapse_padding=True,
     )
-    columns = {
-        "depth": ("L", "d"), "seed": ("seed", "d"), "train_accuracy": ("train\nacc.", ".3f"),
-        "test_accuracy": ("test\nacc.", ".3f"), "objective": ("J", ".4f"), "gufm_optimum": ("J*", ".4f"),
-        "gap": ("gap", ".4f"), "nc1": ("NC1", ".4f"), "nc2": ("NC2", ".4f"), "nc3": ("NC3", ".4f"),
-        "seconds": ("s", ".0f"),
-    }  # fmt: skip
-    for heading, _ in columns.values():
-        table.add_column(heading, justify="right", no_wrap=True)
+    for name in _OVERVIEW:
+        table.add_column(QUANTITIES[name].short, justify="right", no_wrap=True)
     for _, row in results.iterrows():
-        table.add_row(*("-" if pd.isna(row[name]) else format(row[name], form) for name, (_, form) in columns.items()))
+        table.add_row(*("-" if pd.isna(row[name]) else format(row[name], form) for name, form in _OVERVIEW.items()))
     return table

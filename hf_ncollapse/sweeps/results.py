@@ -1,4 +1,4 @@
-"""The table of a sweep: one row a finished run."""
+"""The table of a sweep: one row a run that ended, finished or diverged."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,29 +8,64 @@ import pandas as pd
 from .files import read_json, read_table, write_atomically, write_table
 
 COLUMNS = (
-    "sweep", "architecture", "norm_placement", "norm_scale", "dataset", "loss", "depth", "seed", "l2_coefficient",
-    "steps", "train_accuracy", "test_accuracy", "fit", "regularization", "objective", "gufm_optimum", "gap", "nc1",
-    "nc2", "nc3", "seconds", "regularization_embedding", "regularization_body", "regularization_classifier",
+    "sweep", "architecture", "norm_placement", "norm_scale", "dataset", "loss", "classifier_bias", "initialization",
+    "depth", "seed", "l2_coefficient", "classifier_l2_coefficient", "l2_depth_scaling", "status", "steps",
+    "train_accuracy", "test_accuracy", "fit", "regularization", "objective", "gufm_optimum", "gap",
+    "regularization_body", "gap_fit", "gap_classifier", "gap_spread", "nc1", "nc2", "nc3", "nc1_bound", "nc3_bound",
+    "start_gap", "relative_gradient", "regularization_classifier", "gufm_lower_bound", "gufm_nc2", "gufm_nc3",
+    "seconds",
 )  # fmt: skip
-
-_TEXTS = ("sweep", "architecture", "norm_placement", "norm_scale", "dataset", "loss")
-_MAY_BE_EMPTY = ("test_accuracy", "gufm_optimum", "gap")
+# What a run's recipe says. The λ are those of the recipe, before depth scaling, so that they are the sweep's own too;
+# a classifier's λ that the recipe leaves open is the blocks'.
+SETTINGS = (
+    "sweep", "architecture", "norm_placement", "norm_scale", "dataset", "loss", "classifier_bias", "initialization",
+    "l2_coefficient", "classifier_l2_coefficient", "l2_depth_scaling",
+)  # fmt: skip
+# Of a run that stopped at a non-finite loss nothing but these is known.
+_OF_A_DIVERGED_RUN = (*SETTINGS, "depth", "seed", "status", "steps")
+_NOT_NUMBERS = ("status", *(name for name in SETTINGS if not name.endswith("l2_coefficient")))
+_NUMBERS = tuple(name for name in COLUMNS if name not in _NOT_NUMBERS)
+# No held-out samples; no J*, and what needs it; no parent; not measured; J* in closed form, which needs no bound.
+_MAY_BE_EMPTY = (
+    "test_accuracy", "gufm_optimum", "gap", "gap_fit", "gap_classifier", "gap_spread", "nc1_bound", "nc3_bound",
+    "start_gap", "relative_gradient", "gufm_lower_bound", "gufm_nc2", "gufm_nc3",
+)  # fmt: skip
 
 
 def collect_results(folder: Path) -> pd.DataFrame:
-    """Read the `metrics.json` of every finished run below a sweep's folder, sorted by depth and seed.
+    """Read every run below a sweep's folder that ended, sorted by depth and seed.
+
+    A finished run has a `metrics.json`; a diverged one a `failure.json` instead, which names the settings, the step
+    it came to and the status "diverged".
 
     Raises:
         ValueError: if a file is damaged; the message names it.
     """
-    rows = [read_json(path) for path in folder.glob("depth-*/seed-*/metrics.json")]
+    rows = []
+    for run in folder.glob("depth-*/seed-*"):
+        if (run / "metrics.json").is_file():
+            rows.append({**read_json(run / "metrics.json"), "status": "finished"})
+        elif (run / "failure.json").is_file():
+            failure = read_json(run / "failure.json")
+            rows += [failure] if failure.get("status") == "diverged" else []
     return results_table(rows)
 
 
 def results_table(rows: Iterable[dict[str, object]]) -> pd.DataFrame:
     """Return the rows with exactly the columns of `COLUMNS`, sorted by depth and seed; a missing number is empty."""
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    frame = frame.astype({name: float for name in _NUMBERS if frame[name].isna().any()})
     return frame.sort_values(["depth", "seed"], ignore_index=True)
+
+
+def finished_runs(results: pd.DataFrame) -> pd.DataFrame:
+    """The rows of networks that were trained to their end."""
+    return results[results["status"] == "finished"].reset_index(drop=True)
+
+
+def diverged_runs(results: pd.DataFrame) -> pd.DataFrame:
+    """The rows of runs that stopped at a non-finite loss."""
+    return results[results["status"] == "diverged"].reset_index(drop=True)
 
 
 def write_results(folder: Path, results: pd.DataFrame) -> None:
@@ -40,7 +75,7 @@ def write_results(folder: Path, results: pd.DataFrame) -> None:
 
 
 def read_results(folder: Path) -> pd.DataFrame:
-    """Read a sweep's `results.csv`, with every digit that was written.
+    """Read a sweep's `results.csv`, diverged runs included, with every digit that was written.
 
     Raises:
         FileNotFoundError: if the sweep has no table yet.
@@ -50,8 +85,13 @@ def read_results(folder: Path) -> pd.DataFrame:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; a sweep writes it when its first run finishes")
     results = read_table(path, COLUMNS)
-    needed = results[[name for name in COLUMNS if name not in _MAY_BE_EMPTY]]
-    numbers = results[[name for name in COLUMNS if name not in _TEXTS]]
-    if needed.isna().any(axis=None) or len(numbers.select_dtypes("number").columns) < len(numbers.columns):
+    needed = [name for name in COLUMNS if name not in _MAY_BE_EMPTY]
+    numbers = results[list(_NUMBERS)]
+    if (
+        not results["status"].isin(["finished", "diverged"]).all()
+        or finished_runs(results)[needed].isna().any(axis=None)
+        or diverged_runs(results)[list(_OF_A_DIVERGED_RUN)].isna().any(axis=None)
+        or len(numbers.select_dtypes("number").columns) < len(numbers.columns)
+    ):
         raise ValueError(f"{path} is damaged (cells are empty or hold no number); delete it to make it anew")
     return results

@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..training.data import ClassificationData
 from ..training.saving import explained_write_errors
-from .files import write_json
+from .files import sync_to_disk, write_json
 
 # The Trainer writes trainer_state.json last: where it is whole, so is the rest.
 _CHECKPOINT_FILES = ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json")
@@ -30,12 +30,15 @@ def last_checkpoint(folder: Path) -> str | None:
 
 
 def write_run(folder: Path, model, data: ClassificationData, log_history: list[dict], metrics: dict) -> None:
-    """Write the checkpoint, then `metrics.json`, which says that all of it is there."""
+    """Write the checkpoint, then `metrics.json`, which says that all of it is there, after a power cut too."""
     with explained_write_errors(folder):
         model.save_pretrained(folder)
     data.processor.save_pretrained(folder)
     write_json(folder / "log_history.json", {"log_history": log_history})
     (folder / "failure.json").unlink(missing_ok=True)
+    sweep_folder = folder.parent.parent
+    for path in (*filter(Path.is_file, folder.iterdir()), folder, folder.parent, sweep_folder):
+        sync_to_disk(path)
     write_json(folder / "metrics.json", metrics)
     discard_checkpoints(folder)
 

@@ -1,20 +1,24 @@
-"""What a sweep's table says: slopes in depth with their confidence, and the theory's predictions held against it."""
+"""What a sweep's table says: slopes in depth with their confidence, means by depth, and the theory's predictions."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
 
-SLOPES_OF = ("nc1", "nc2", "nc3", "gap", "regularization", "regularization_body")
-# J is summed in float64 from float32 logits and weights: a gap above minus this is not negative.
-ROUNDING = 1e-6
-_NAMES = {"nc1": "NC1", "nc2": "NC2", "nc3": "NC3", "gap": "gap", "regularization_body": "the body's penalty"}
+from ..theory import expected_slopes
+from .results import SETTINGS, diverged_runs, finished_runs
+from .verdicts import of_complete_seeds, verdicts
+
+SLOPES_OF = ("gap", "nc1", "nc2", "nc3", "regularization_body", "regularization")
+# Its slopes say whether a rate is reached at the deepest networks, where the fit has stopped moving.
+_DEEPEST_STEPS = 2
 
 
 @dataclass(frozen=True)
 class Slope:
-    """The exponent p of quantity ∝ L^p, by least squares on the logarithms, seed by seed.
+    """The exponent p of quantity ∝ B^p, by least squares on the logarithms, seed by seed.
 
     Args:
         slope: mean over the seeds; None where no seed has two depths with positive values.
@@ -29,55 +33,45 @@ class Slope:
     note: str | None = None
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """One prediction, whether the sweep bears it out, and the numbers that say so.
-
-    Args:
-        name: key of the prediction.
-        prediction: what the theory says, in one sentence.
-        source: where it says so.
-        holds: None where the sweep cannot tell.
-        evidence: measured numbers, or what is missing.
-    """
-
-    name: str
-    prediction: str
-    source: str
-    holds: bool | None
-    evidence: str
-
-
 def summarize(results: pd.DataFrame) -> dict[str, object]:
     """Summarise a results table.
 
     Args:
-        results: rows with the columns of `COLUMNS`, one a finished run; at least one.
+        results: rows with the columns of `COLUMNS`, at least one of a finished run.
 
     Returns:
-        JSON types: what the sweep is, `slopes` ([`Slope`] by quantity), `by_depth` (mean and standard deviation over
-        the seeds of every quantity), and `verdicts` (a list of [`Verdict`]).
+        JSON types: the sweep's settings, how many runs finished and which diverged, `slopes` ([`Slope`] by quantity)
+        over all depths, `deepest_slopes` over the last steps in depth alone, where there are more, `expected_slopes`
+        of the theory, `by_depth` (mean and standard deviation over the seeds of every quantity, and of the gap times
+        the depth, which is constant where the gap falls like 1/B), `verdicts` (a list of [`Verdict`]), and `held_out`,
+        a sentence on the held-out accuracy, or None.
 
     Raises:
-        ValueError: if the table has no row.
+        ValueError: if the table has no row of a finished run.
     """
-    if results.empty:
-        raise ValueError("results has no row; a summary needs one finished run")
-    first = results.iloc[0]
+    finished = finished_runs(results)
+    if finished.empty:
+        raise ValueError("results has no row of a finished run; a summary needs one")
+    depths = sorted(int(depth) for depth in finished["depth"].unique())
+    deepest = finished[finished["depth"].isin(depths[-_DEEPEST_STEPS - 1 :])]
+    has_more = len(depths) > _DEEPEST_STEPS + 1
     return {
-        **{name: str(first[name]) for name in ("sweep", "architecture", "norm_placement", "dataset", "loss")},
-        "l2_in_depth": l2_in_depth(results),
-        "depths": sorted(int(depth) for depth in results["depth"].unique()),
-        "seeds": sorted(int(seed) for seed in results["seed"].unique()),
-        "runs": len(results),
-        "slopes": {name: asdict(slope_in_depth(results, name)) for name in SLOPES_OF},
-        "by_depth": _by_depth(results),
+        **{name: _plain(finished[name].iloc[0]) for name in SETTINGS},
+        "depths": depths,
+        "seeds": sorted(int(seed) for seed in finished["seed"].unique()),
+        "runs": len(finished),
+        "diverged": diverged_runs(results)[["depth", "seed", "steps"]].astype(int).to_dict("records"),
+        "slopes": {name: asdict(slope_in_depth(finished, name)) for name in SLOPES_OF},
+        "deepest_slopes": {name: asdict(slope_in_depth(deepest, name)) for name in SLOPES_OF} if has_more else None,
+        "expected_slopes": {**expected_slopes(), "regularization_body": expected_slopes()["gap"]},
+        "by_depth": _by_depth(finished),
         "verdicts": [asdict(verdict) for verdict in verdicts(results)],
+        "held_out": held_out_accuracy(results),
     }
 
 
 def slope_in_depth(results: pd.DataFrame, quantity: str) -> Slope:
-    """Fit log(quantity) = p · log(L) + c for each seed."""
+    """Fit log(quantity) = p · log(B) + c for each seed."""
     values = results[["depth", "seed", quantity]].dropna()
     if values.empty:
         return Slope(None, None, {}, f"there is no {quantity}")
@@ -106,136 +100,55 @@ def student_t_quantile(degrees_of_freedom: int, confidence: float = 0.95) -> flo
     return math.sqrt(degrees_of_freedom) * math.tan(np.interp(confidence, mass / mass[-1], angle))
 
 
-def l2_in_depth(results: pd.DataFrame) -> str:
-    """How the resolved λ goes with depth: "constant", "inverse" (λ/L) or "other"; one depth alone is "constant"."""
-    values = results["l2_coefficient"].astype(float)
-    if np.allclose(values, values.iloc[0], rtol=1e-6):
-        return "constant"
-    products = values * results["depth"]
-    return "inverse" if np.allclose(products, products.iloc[0], rtol=1e-6) else "other"
-
-
-def verdicts(results: pd.DataFrame) -> list[Verdict]:
-    """Hold the table against what the theory says of this architecture and this λ."""
-    found = [_gap_is_not_negative(results), _gap_does_not_rise(results)]
-    one_linear_layer = str(results["architecture"].iloc[0]).endswith("1")
-    in_depth = l2_in_depth(results)
-    if results["depth"].nunique() == 1 or in_depth == "other":
-        return found
-    if in_depth == "inverse":
-        return [*found, _gap_falls(results), _collapse_improves(results, "Theorem 4.6")]
-    if one_linear_layer:
-        return [*found, _body_penalty_falls(results), _collapse_improves(results, "Theorem 4.3")]
-    return [*found, _body_penalty_has_a_floor(results)]
-
-
-def _gap_is_not_negative(results: pd.DataFrame) -> Verdict:
-    prediction = "No network's objective lies below the global optimum: gap = J − J* ≥ 0 in every run."
-    gaps = results.dropna(subset="gap")
-    if gaps.empty:
-        return Verdict("gap_not_negative", prediction, "Lemma 4.2", None, _NO_OPTIMUM)
-    least = gaps.loc[gaps["gap"].idxmin()]
-    evidence = f"smallest gap of {_count(len(gaps), 'run')}: {_number(least['gap'])} ({_run(least)})"
-    return Verdict("gap_not_negative", prediction, "Lemma 4.2", bool(least["gap"] >= -ROUNDING), evidence)
-
-
-_NO_OPTIMUM = "these runs have no J*, so no gap"
-
-
-def _gap_does_not_rise(results: pd.DataFrame) -> Verdict:
-    name, prediction = "gap_does_not_rise", "For each seed, the gap does not rise from one depth to the next."
-    source = "Theorem 4.6" if l2_in_depth(results) == "inverse" else "a block of zeros is the identity, at no cost"
-    if results["gap"].isna().all():
-        return Verdict(name, prediction, source, None, _NO_OPTIMUM)
-    pairs = [
-        (shallow, deep)
-        for _, rows in results.dropna(subset="gap").sort_values("depth").groupby("seed")
-        for shallow, deep in zip(rows.iloc[:-1].itertuples(), rows.iloc[1:].itertuples(), strict=True)
-    ]
-    if not pairs:
-        return Verdict(name, prediction, source, None, "one depth only")
-    rises = [(shallow, deep) for shallow, deep in pairs if deep.gap > shallow.gap + ROUNDING]
-    if not rises:
-        evidence = f"it fell or stayed in all {_count(len(pairs), 'step')} in depth"
-        return Verdict(name, prediction, source, True, evidence)
-    shallow, deep = max(rises, key=lambda pair: pair[1].gap - pair[0].gap)
-    evidence = (
-        f"it rose in {len(rises)} of {_count(len(pairs), 'step')} in depth; most for seed {deep.seed}, "
-        f"from {_number(shallow.gap)} at L = {shallow.depth} to {_number(deep.gap)} at L = {deep.depth}"
-    )
-    return Verdict(name, prediction, source, False, evidence)
-
-
-def _body_penalty_falls(results: pd.DataFrame) -> Verdict:
-    return _falls(
-        results,
-        "body_penalty_falls",
-        "One linear layer a branch: the body's penalty falls with depth, like 1/L at the optimum.",
-        "Theorem 4.3",
-        ("regularization_body",),
-    )
-
-
-def _collapse_improves(results: pd.DataFrame, source: str) -> Verdict:
-    prediction = "The deepest network is more collapsed than the shallowest, in NC1, NC2 and NC3."
-    return _falls(results, "collapse_improves", prediction, source, ("nc1", "nc2", "nc3"))
-
-
-def _gap_falls(results: pd.DataFrame) -> Verdict:
-    prediction = "With λ falling like 1/L, the gap falls with depth."
-    if results["gap"].isna().all():
-        return Verdict("gap_falls", prediction, "Theorem 4.6", None, _NO_OPTIMUM)
-    verdict = _falls(results, "gap_falls", prediction, "Theorem 4.6", ("gap",))
-    relative = results.assign(relative=results["gap"] / results["gufm_optimum"]).groupby("depth")["relative"].mean()
-    # J* falls with λ as well, so the gap alone would flatter.
-    extra = f"; relative to J*, {_number(relative.iloc[0])} to {_number(relative.iloc[-1])}"
-    return Verdict(verdict.name, prediction, verdict.source, verdict.holds, verdict.evidence + extra)
-
-
-def _body_penalty_has_a_floor(results: pd.DataFrame) -> Verdict:
-    penalties = results.pivot(index="depth", columns="seed", values="regularization_body")
-    lowest = (penalties / penalties.iloc[0]).min().min()
-    means = penalties.mean(axis=1)
-    return Verdict(
-        "body_penalty_has_a_floor",
-        "Two linear layers a branch and constant λ: the body's penalty does not fall below half of its value at the "
-        "shallowest depth, so depth alone does not lead to the optimum.",
-        "Theorem 4.6, which asks for λ = o(1/log L)",
-        bool(lowest >= 0.5),
-        f"{_from_to('regularization_body', means)}; its lowest share of the shallowest value is {lowest:.2f}",
-    )
-
-
-def _falls(results: pd.DataFrame, name: str, prediction: str, source: str, quantities: tuple[str, ...]) -> Verdict:
-    """Every seed's value at its deepest is below that at its shallowest."""
-    evidence, holds = [], []
-    for quantity in quantities:
-        values = results.pivot(index="depth", columns="seed", values=quantity)
-        seeds = [column.dropna() for _, column in values.items()]
-        falls = [bool(seed.iloc[-1] < seed.iloc[0]) for seed in seeds if len(seed) > 1]
-        holds += falls
-        share = f"lower in {sum(falls)} of {_count(len(falls), 'seed')}"
-        evidence.append(f"{_from_to(quantity, values.mean(axis=1))}, {share}")
-    return Verdict(name, prediction, source, all(holds) if holds else None, "; ".join(evidence))
-
-
-def _from_to(quantity: str, by_depth: pd.Series) -> str:
-    first, last = by_depth.iloc[0], by_depth.iloc[-1]
+def held_out_accuracy(results: pd.DataFrame) -> str | None:
+    """Say how the held-out accuracy of the seeds that have every depth goes with depth; None where there is none."""
+    means = of_complete_seeds(results).dropna(subset="test_accuracy").groupby("depth")["test_accuracy"].mean()
+    if len(means) < 2:
+        return None
+    first, last = round(means.iloc[0], 3), round(means.iloc[-1], 3)
+    seeds = of_complete_seeds(results)["seed"].nunique()
+    count = f"mean of {seeds} seeds" if seeds > 1 else "one seed"
+    if first == last:
+        return f"held-out accuracy is {first:.3f} at B = {means.index[0]} and at B = {means.index[-1]} ({count})"
     verb = "falls" if last < first else "rises"
     return (
-        f"{_NAMES[quantity]} {verb} from {_number(first)} at L = {by_depth.index[0]} "
-        f"to {_number(last)} at L = {by_depth.index[-1]}"
+        f"held-out accuracy {verb} from {first:.3f} at B = {means.index[0]} to {last:.3f} at "
+        f"B = {means.index[-1]} ({count})"
     )
 
 
-def _by_depth(results: pd.DataFrame) -> list[dict[str, object]]:
+def has_complete_optimum(results: pd.DataFrame) -> bool:
+    """Whether complete collapse, NC1 = NC2 = NC3 = 0, is known to be the optimum: the classes are balanced.
+
+    A run has a certified bound of NC1 only there.
+    """
+    return bool(results["nc1_bound"].notna().any())
+
+
+def l2_in_words(settings: Mapping[str, object]) -> str:
+    """Say which λ the blocks and the classifier have, and how these go with depth.
+
+    Args:
+        settings: a row of the results table, or a summary.
+    """
+    scaling = settings["l2_depth_scaling"]
+    blocks, classifier = (f"{settings[name]:g}" for name in ("l2_coefficient", "classifier_l2_coefficient"))
+    return {
+        "constant": f"λ = {blocks} in the blocks and λ_L = {classifier} in the classifier, at every depth",
+        "inverse": f"λ = {blocks}/B in the B blocks and λ_L = {classifier} in the classifier at every depth",
+        "inverse_all": f"λ = {blocks}/B in the B blocks and λ_L = {classifier}/B in the classifier",
+    }[scaling]
+
+
+def _by_depth(finished: pd.DataFrame) -> list[dict[str, object]]:
+    finished = finished.assign(gap_times_depth=finished["gap"] * finished["depth"])
     quantities = [
         name
-        for name in results.select_dtypes("number").columns
-        if name not in ("depth", "seed") and results[name].notna().any()
+        for name in finished.select_dtypes("number").columns
+        if name not in ("depth", "seed") and finished[name].notna().any()
     ]
     rows = []
-    for depth, group in results.groupby("depth"):
+    for depth, group in finished.groupby("depth"):
         row = {"depth": int(depth), "seeds": int(group["seed"].nunique())}
         for name in quantities:
             mean, deviation = group[name].mean(), group[name].std(ddof=1)
@@ -245,13 +158,6 @@ def _by_depth(results: pd.DataFrame) -> list[dict[str, object]]:
     return rows
 
 
-def _number(value: float) -> str:
-    return f"{value:.4f}" if abs(value) >= 1e-3 else f"{value:.2e}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _run(row: pd.Series) -> str:
-    return f"L = {row['depth']}, seed {row['seed']}"
+def _plain(value: object) -> object:
+    """A cell as JSON has it."""
+    return value.item() if isinstance(value, np.generic) else value

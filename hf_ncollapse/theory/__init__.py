@@ -1,6 +1,17 @@
-"""What the theory predicts: the frames of collapse and the optimum of the unconstrained features model."""
+"""What the theory predicts: the frames of collapse, the optimum of the unconstrained features model, and the rates."""
 
-from .gufm import GUFMOptimum, gufm_optimum
+from .gap import GapSplit, split_gap
+from .gufm import gufm_optimum
+from .optimum import GUFMOptimum
+from .rates import expected_slopes
 from .simplex_etf import orthogonal_frame, simplex_etf
 
-__all__ = ["GUFMOptimum", "gufm_optimum", "orthogonal_frame", "simplex_etf"]
+__all__ = [
+    "GUFMOptimum",
+    "GapSplit",
+    "expected_slopes",
+    "gufm_optimum",
+    "orthogonal_frame",
+    "simplex_etf",
+    "split_gap",
+]

@@ -8,26 +8,32 @@ from transformers import TrainingArguments
 from transformers.trainer_utils import SchedulerType
 
 COUPLED_OPTIMIZERS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+# Of torch's others, those that always shrink the weights beside the gradient; Muon is new in torch 2.9.
+DECOUPLED_OPTIMIZERS = tuple(
+    getattr(torch.optim, name) for name in ("AdamW", "Adafactor", "Muon") if hasattr(torch.optim, name)
+)
 
 
 @dataclass
 class CollapseTrainingArguments(TrainingArguments):
     r"""
-    transformers' `TrainingArguments` for the exact objective J(θ) = (1/N) Σ ℓ + (λ/2) ‖θ‖².
+    transformers' `TrainingArguments` for the exact objective J(θ) = (1/N) Σ ℓ + (λ_L/2) ‖W_L‖² + (λ/2) Σ_l ‖W_l‖².
 
     > Defaults that differ from transformers'
 
     Args:
         optim (`str`, defaults to `"adam"`):
-            `"adam"` or `"sgd"`, with the penalty's gradient λθ added to the fit's (*coupled* L2). AdamW's decoupled
+            `"adam"` or `"sgd"`, with the penalty's gradient λ W added to the fit's (*coupled* L2). AdamW's decoupled
             decay minimises another objective.
         weight_decay (`float`, defaults to `None`):
-            λ of the model's config, on every parameter. Another value is refused.
+            Left alone: λ and λ_L are `l2_coefficient` and `classifier_l2_coefficient` of the model's config.
         max_grad_norm (`float`, defaults to 0): no clipping.
         learning_rate (`float`, defaults to 0.005): the paper's for images.
         lr_scheduler_type (`str`, defaults to `"cosine"`) and warmup_steps (`float`, defaults to 0.1): as in the
             calibrated runs; below 1, `warmup_steps` is a share of all steps.
-        per_device_train_batch_size, per_device_eval_batch_size (`int`, default to 128 and 1024).
+        per_device_train_batch_size (`int`, *optional*):
+            128 by default, or 10,000 with `full_batch`, where it bounds the memory and changes nothing else.
+        per_device_eval_batch_size (`int`, defaults to 1024).
         logging_steps, eval_steps (`float`, default to 0.1): a tenth of the run.
         logging_nan_inf_filter (`bool`, defaults to `False`): the trainer stops at a non-finite loss instead.
         dataloader_pin_memory, ddp_find_unused_parameters, remove_unused_columns (`bool`, default to `False`).
@@ -36,6 +42,9 @@ class CollapseTrainingArguments(TrainingArguments):
     > Parameters of this class
 
     Args:
+        full_batch (`bool`, defaults to `False`):
+            Every step is on all training samples, however many they are: the exact gradient of J, accumulated over
+            micro-batches and processes.
         changed_objective (`list[str]`, *optional*):
             Names of arguments that may change the objective in this run, out of `optim`, `weight_decay`,
             `max_grad_norm`, `label_smoothing_factor`, `neftune_noise_alpha` and `average_tokens_across_devices`. The
@@ -50,7 +59,7 @@ class CollapseTrainingArguments(TrainingArguments):
         default=None, metadata={"help": "Options of the optimiser as key=value,...; for example momentum=0.9 for sgd."}
     )
     weight_decay: float | None = field(
-        default=None, metadata={"help": "λ; taken from the model's config, where it is written once."}
+        default=None, metadata={"help": "Left alone: l2_coefficient and classifier_l2_coefficient say it."}
     )
     max_grad_norm: float = field(default=0.0, metadata={"help": "Clipping changes the objective: 0 turns it off."})
     learning_rate: float = field(default=0.005, metadata={"help": "Peak learning rate."})
@@ -58,7 +67,10 @@ class CollapseTrainingArguments(TrainingArguments):
     warmup_steps: float = field(
         default=0.1, metadata={"help": "Linear warm-up: steps, or a share of them if below 1."}
     )
-    per_device_train_batch_size: int = field(default=128, metadata={"help": "Training samples a device and step."})
+    full_batch: bool = field(default=False, metadata={"help": "Every step is on all training samples."})
+    per_device_train_batch_size: int | None = field(
+        default=None, metadata={"help": "Training samples a device and step: 128, or 10,000 with full_batch."}
+    )
     per_device_eval_batch_size: int = field(default=1024, metadata={"help": "Samples a device and evaluation batch."})
     logging_steps: float = field(default=0.1, metadata={"help": "Log every so many steps, or share of them below 1."})
     eval_steps: float | None = field(default=0.1, metadata={"help": "Measure every so many steps, or share below 1."})
@@ -78,6 +90,18 @@ class CollapseTrainingArguments(TrainingArguments):
                 self.optim,
                 f"one of {', '.join(COUPLED_OPTIMIZERS)}, whose L2 penalty is part of the objective",
             )
+        if self.weight_decay:
+            raise ValueError(
+                f"weight_decay is {self.weight_decay!r}; the penalty is l2_coefficient and classifier_l2_coefficient "
+                "of the model's config"
+            )
+        if self.full_batch and self.gradient_accumulation_steps != 1:
+            raise ValueError(
+                f"gradient_accumulation_steps is {self.gradient_accumulation_steps}; with full_batch it follows from "
+                "per_device_train_batch_size"
+            )
+        if self.per_device_train_batch_size is None:
+            self.per_device_train_batch_size = 10_000 if self.full_batch else 128
         if self.max_grad_norm:
             self.require_permission("max_grad_norm", self.max_grad_norm, "0: clipping changes the objective")
         if self.label_smoothing_factor:
@@ -103,6 +127,12 @@ class CollapseTrainingArguments(TrainingArguments):
         if coupled_optimizer is not None:
             self.optim = coupled_optimizer
             self.optimizer_options()
+
+    def micro_batches(self, num_samples: int) -> int:
+        """Return how many micro-batches of a process make one optimiser step over `num_samples` training samples."""
+        if not self.full_batch:
+            return self.gradient_accumulation_steps
+        return -(-num_samples // (self.per_device_train_batch_size * self.world_size))
 
     def require_permission(self, name: str, value: object, takes: str) -> None:
         """Raise unless the user named the argument in `changed_objective`."""

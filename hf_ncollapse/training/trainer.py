@@ -1,24 +1,24 @@
 """`CollapseTrainer`: the Hugging Face Trainer on the exact objective, with its distance from the global optimum."""
 
+import copy
 import importlib.util
 import math
 import sys
-import warnings
 from collections.abc import Mapping
 
 import torch
 from torch.utils.data import DataLoader
 from transformers import Trainer
+from transformers.utils import logging
 
-from ..models.regularized_objective import fit
-from ..models.residual_layers import feature_norm
-from ..neural_collapse import measures
-from ..neural_collapse.class_statistics import ClassStatistics
-from ..theory import GUFMOptimum, gufm_optimum
-from .arguments import COUPLED_OPTIMIZERS, CollapseTrainingArguments
+from ..theory import GUFMOptimum
+from .arguments import COUPLED_OPTIMIZERS, DECOUPLED_OPTIMIZERS, CollapseTrainingArguments
 from .batches import BatchLoader, ProcessBatchSampler
+from .measurement import NetworkSums, conflicting_label_counts, network_measures, network_optimum
 from .processes import check_processes
 from .saving import explained_write_errors
+
+logger = logging.get_logger(__name__)
 
 # accelerate searches the disk for this optional package at every step; None is how Python notes that there is none.
 if importlib.util.find_spec("lomo_optim") is None:
@@ -34,51 +34,45 @@ class NonFiniteLossError(FloatingPointError):
 
 
 class CollapseTrainer(Trainer):
-    """Train J(θ) = (1/N) Σ ℓ(W x_i, y_i) + (λ/2) ‖θ‖² exactly, and log how far it is from its global optimum.
+    """Train J(θ) = (1/N) Σ ℓ(W_L x_i, y_i) + (λ_L/2) ‖W_L‖² + (λ/2) Σ_l ‖W_l‖² exactly, and log its distance from J*.
 
-    What differs from [`~transformers.Trainer`]: the penalty is coupled and on every parameter, with the λ of the
-    model's config; a step's samples do not depend on the number of processes; `evaluate` measures the objective and
-    the collapse of the *training* set in one streaming pass, and the accuracy on `eval_dataset` when there is one.
+    What differs from [`~transformers.Trainer`]: the penalty is coupled, with the model's own λ for the blocks' weights
+    and λ_L for the classifier's, and none on biases and the embedding; a step's samples do not depend on the number of
+    processes; `evaluate` measures the objective and the collapse of the *training* set in one streaming pass, and the
+    accuracy on `eval_dataset` when there is one.
 
-    Every evaluation logs `fit`, `regularization` and its parts `regularization_embedding`, `_body` and `_classifier`,
-    `objective` (J), `gufm_optimum` (J*), `gap` (J − J* ≥ 0), `train_accuracy`, `test_accuracy`, `nc1`, `nc2`, `nc3`,
-    and returns them with the usual `eval_` prefix. `nc2` is the distance from the frame of the loss's optimum: of W Wᵀ
-    from the simplex ETF's for cross-entropy, of the class means from an orthogonal frame for MSE. J* is left out, with
-    one warning, where the theory has none.
+    Every evaluation logs what [`network_measures`] returns, `train_accuracy` and `test_accuracy`, and returns them
+    with the usual `eval_` prefix. J* is left out, with one warning, where the theory has none; where equal inputs have
+    different labels it is that of networks, which give them one feature.
 
     Args:
         model: a classifier of the package, with its objective in its config.
-        args: [`CollapseTrainingArguments`].
+        args: [`CollapseTrainingArguments`]; copied, so that they can be used again.
         train_dataset, eval_dataset: datasets whose batches are, or collate to, dictionaries of tensors with `labels`.
         **kwargs: as for the Trainer.
 
     Raises:
-        ValueError: if `weight_decay` contradicts the config, the optimiser's penalty is not the objective's, or the
-            processes that were launched would not train together.
-        NonFiniteLossError: from `train`, at the first step whose loss is not finite.
+        ValueError: if the optimiser's penalty is not the objective's, or the processes that were launched would not
+            train together.
+        NonFiniteLossError: from `train` and `evaluate`, at the first loss that is not finite.
     """
 
     args: CollapseTrainingArguments
 
-    def __init__(self, model=None, args: CollapseTrainingArguments | None = None, **kwargs):
+    def __init__(self, model=None, args: CollapseTrainingArguments | None = None, train_dataset=None, **kwargs):
         args = args if args is not None else CollapseTrainingArguments()
         if not isinstance(args, CollapseTrainingArguments):
             raise ValueError(f"args is a {type(args).__name__}; it takes CollapseTrainingArguments")
         check_processes(args.distributed_state)
-        super().__init__(model, args, **kwargs)
-        l2_coefficient = self.model.config.resolved_l2_coefficient
-        if args.weight_decay is None:
-            args.weight_decay = l2_coefficient
-        elif not math.isclose(args.weight_decay, l2_coefficient):
-            args.require_permission("weight_decay", args.weight_decay, f"the model's λ, {l2_coefficient!r}")
+        args = copy.copy(args)
+        if args.full_batch and train_dataset is not None:
+            args.gradient_accumulation_steps = args.micro_batches(len(train_dataset))
+        super().__init__(model, args, train_dataset=train_dataset, **kwargs)
         self._num_weights: int | None = None
-        self._optima: dict[tuple[int, ...], GUFMOptimum | None] = {}
+        self._conflicts: list[list[int]] | None = None
+        self._optimum: GUFMOptimum | None = None
 
     # The exact objective
-
-    def get_decay_parameter_names(self, model) -> list[str]:
-        """Every parameter: ‖θ‖² leaves out neither biases nor norms nor one-dimensional weights."""
-        return [name for name, _ in model.named_parameters()]
 
     @staticmethod
     def get_optimizer_cls_and_kwargs(args, model=None):
@@ -90,24 +84,39 @@ class CollapseTrainer(Trainer):
         return optimizer, {"lr": args.learning_rate, "fused": True, **adam, **args.optimizer_options()}
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
-        """Create the optimiser and check that it minimises the objective."""
+        """Create the optimiser, with one parameter group a λ, and check that it minimises the objective."""
+        parameters = {name: p for name, p in (model or self.model).named_parameters() if p.requires_grad}
+        expected = {id(p): self.model.l2_coefficient_of(name) for name, p in parameters.items()}
+        if self.optimizer is None:
+            made_by, options = self.optimizer_cls_and_kwargs or self.get_optimizer_cls_and_kwargs(self.args, model)
+            groups = [
+                {
+                    "params": [p for p in parameters.values() if expected[id(p)] == coefficient],
+                    "weight_decay": coefficient,
+                }
+                for coefficient in sorted(set(expected.values()), reverse=True)
+            ]
+            given = self.optimizer_cls_and_kwargs
+            self.optimizer_cls_and_kwargs = made_by, {"params": groups, **options}
+            super().create_optimizer(model)
+            self.optimizer_cls_and_kwargs = given  # a search trains again, with another learning rate
         optimizer = super().create_optimizer(model)
-        if isinstance(optimizer, torch.optim.AdamW) or any(
+        if isinstance(optimizer, DECOUPLED_OPTIMIZERS) or any(
             group.get("decoupled_weight_decay") for group in optimizer.param_groups
         ):
             self.args.require_permission("optim", type(optimizer).__name__, "an optimiser with coupled L2")
-        penalised = sum(
-            p.numel()
-            for group in optimizer.param_groups
-            if math.isclose(group.get("weight_decay", 0.0), self.args.weight_decay)
-            for p in group["params"]
-        )
-        every = sum(p.numel() for p in (model or self.model).parameters() if p.requires_grad)
-        if penalised != every:
+        decays = {id(p): group.get("weight_decay", 0.0) for group in optimizer.param_groups for p in group["params"]}
+        wrong = [
+            name
+            for name, p in parameters.items()
+            if id(p) not in decays or not math.isclose(decays[id(p)], expected[id(p)])
+        ]
+        if wrong:
+            name = wrong[0]
             self.args.require_permission(
                 "weight_decay",
-                f"on {penalised} of {every} weights in this optimiser",
-                f"λ = {self.args.weight_decay} on every weight",
+                f"{decays.get(id(parameters[name]), 'missing')} on {name}",
+                f"{expected[id(parameters[name])]} there, as the model's l2_coefficient_of says",
             )
         return optimizer
 
@@ -143,14 +152,12 @@ class CollapseTrainer(Trainer):
 
     # Data
 
-    def _loader(self, dataset, device_batch_size: int, seed: int | None) -> DataLoader:
-        sampler = ProcessBatchSampler(
-            len(dataset),
-            device_batch_size * self.args.world_size,
-            self.args.process_index,
-            self.args.world_size,
-            seed,
-        )
+    def _loader(
+        self, dataset, device_batch_size: int, seed: int | None = None, processes: tuple[int, int] | None = None
+    ) -> DataLoader:
+        """`processes` is this one's index and how many share the data set; those of this launch by default."""
+        index, count = processes or (self.args.process_index, self.args.world_size)
+        sampler = ProcessBatchSampler(len(dataset), device_batch_size * count, index, count, seed)
         return BatchLoader(
             dataset,
             batch_sampler=sampler,
@@ -163,16 +170,18 @@ class CollapseTrainer(Trainer):
         return rows if isinstance(rows, Mapping) else self.data_collator(rows)
 
     def get_train_dataloader(self) -> DataLoader:
-        """Batches of the training set, shuffled by the seed and the epoch."""
+        """Batches of the training set, shuffled by the seed and the epoch; in its order for `full_batch`."""
         if self.train_dataset is None:
             raise ValueError("train_dataset is None; training takes a dataset")
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        if self.args.full_batch:
+            seed = None
         return self._loader(self.train_dataset, self.args.per_device_train_batch_size, seed)
 
     def get_eval_dataloader(self, eval_dataset=None) -> DataLoader:
         """Batches of a dataset in its order, each sample once over all processes."""
         dataset = eval_dataset if eval_dataset is not None else self.eval_dataset
-        return self._loader(dataset, self.args.per_device_eval_batch_size, None)
+        return self._loader(dataset, self.args.per_device_eval_batch_size)
 
     # Measurement
 
@@ -188,73 +197,76 @@ class CollapseTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def measure(self, eval_dataset=None) -> dict[str, float]:
-        """Return what `evaluate` logs, by its plain names, without logging it."""
-        eval_dataset = eval_dataset if eval_dataset is not None else self.eval_dataset
-        classifier = self.model.classifier.weight.detach()
-        statistics = ClassStatistics(self.model.config.num_labels)
-        training = self._pass_over(self.train_dataset, statistics)
-        statistics.all_reduce()
-        with torch.no_grad():
-            parts = {name: part.item() for name, part in self.model.regularization_parts().items()}
-        regularization = sum(parts.values())
-        measured = {
-            "fit": training["fit"],
-            "regularization": regularization,
-            **{f"regularization_{name}": value for name, value in parts.items()},
-            "objective": training["fit"] + regularization,
-        }
-        optimum = self._optimum(tuple(statistics.counts.tolist()))
-        if optimum is not None:
-            measured["gufm_optimum"] = optimum.objective
-            measured["gap"] = measured["objective"] - optimum.objective
-        measured["train_accuracy"] = training["accuracy"]
-        if eval_dataset is not None:
-            measured["test_accuracy"] = self._pass_over(eval_dataset)["accuracy"]
-        # The optimum of the squared loss is an orthogonal frame, not a simplex.
-        is_squared = self.model.config.loss == "mse"
-        nc2 = measures.nc2_orthogonal(statistics) if is_squared else measures.nc2(classifier)
-        return {
-            **measured,
-            "nc1": measures.nc1(statistics),
-            "nc2": nc2,
-            "nc3": measures.nc3(statistics, classifier),
-        }
+    def measure(self, eval_dataset=None, *, gradient: bool = False) -> dict[str, float]:
+        """Return what `evaluate` logs, by its plain names, without logging it.
 
-    def _pass_over(self, dataset, statistics: ClassStatistics | None = None) -> dict[str, float]:
-        """Mean loss and accuracy over the dataset and all processes; feeds this process's features to `statistics`."""
+        Args:
+            eval_dataset: the trainer's by default.
+            gradient: add `relative_gradient`, ‖∇J‖ over the norm of the penalty's own gradient. It is 0 at a
+                stationary point, where the fit's gradient cancels the penalty's. One more backward pass over the
+                training set; left out where parameters are sharded and where nothing is penalised.
+
+        Raises:
+            NonFiniteLossError: if the objective is not finite.
+        """
+        eval_dataset = eval_dataset if eval_dataset is not None else self.eval_dataset
+        sums = self._pass_over(self.train_dataset)
+        optimum = self._find_optimum(sums)
+        measured = network_measures(self.model, sums, optimum, splits_gap=not self._conflicts)
+        measured["train_accuracy"] = sums.accuracy
+        if eval_dataset is not None:
+            measured["test_accuracy"] = self._pass_over(eval_dataset).accuracy
+        if gradient and measured["regularization"] and not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            measured["relative_gradient"] = self._relative_gradient()
+        return measured
+
+    def _pass_over(self, dataset) -> NetworkSums:
+        """The sums of a data set over all processes."""
         was_training = self.model.training
         self.model.eval()
-        totals = torch.zeros(3, dtype=torch.float64, device=self.args.device)
+        sums = NetworkSums(self.model.config, self.args.device)
         with torch.no_grad():
             for batch in self.get_eval_dataloader(dataset):
                 batch = self._prepare_inputs(batch)
-                labels = batch["labels"]
-                if len(labels) == 0:
-                    continue
-                output = self.model(**batch)
-                totals[0] += fit(output.logits.double(), labels, self.model.config.loss, num_items_in_batch=1)
-                totals[1] += (output.logits.argmax(1) == labels).sum()
-                totals[2] += len(labels)
-                if statistics is not None:
-                    statistics.update(output.features, labels)
+                if len(batch["labels"]):
+                    sums.update(self.model(**batch), batch["labels"])
         self.model.train(was_training)
-        total_fit, correct, count = self.accelerator.reduce(totals).tolist()
-        return {"fit": total_fit / count, "accuracy": correct / count}
+        sums.reduce(self.accelerator)
+        with torch.no_grad():
+            objective = sums.fit + self.model.regularization().item()
+        if not math.isfinite(objective):
+            raise NonFiniteLossError(self.state.global_step)
+        return sums
 
-    def _optimum(self, class_counts: tuple[int, ...]) -> GUFMOptimum | None:
-        """J* of this model on these classes; None, with one warning, where the theory has none."""
-        if class_counts not in self._optima:
-            config = self.model.config
-            try:
-                self._optima[class_counts] = gufm_optimum(
-                    class_counts,
-                    config.resolved_l2_coefficient,
-                    loss=config.loss,
-                    radius=feature_norm(config.norm_scale, config.hidden_size),
-                    hidden_size=config.hidden_size,
+    def _find_optimum(self, sums: NetworkSums) -> GUFMOptimum | None:
+        """J* of this model on the training set, which does not change; looked for once."""
+        if self._conflicts is None:
+            whole = self._loader(self.train_dataset, self.args.per_device_eval_batch_size, processes=(0, 1))
+            self._conflicts = conflicting_label_counts(whole, self.model.config.num_labels)
+            if self._conflicts:
+                logger.warning(
+                    "%d inputs of the training set occur with several labels, %d samples in all; J* gives each one "
+                    "feature",
+                    len(self._conflicts),
+                    sum(map(sum, self._conflicts)),
                 )
-            except ValueError as reason:
-                warnings.warn(f"no gufm_optimum and no gap: {reason}", stacklevel=2)
-                self._optima[class_counts] = None
-        return self._optima[class_counts]
+            self._optimum = network_optimum(self.model.config, sums.statistics.counts.tolist(), self._conflicts)
+        return self._optimum
+
+    def _relative_gradient(self) -> float:
+        """‖∇J‖/‖∇ penalty‖ over all parameters, on the whole training set."""
+        named = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        gradients = [torch.zeros_like(p) for p in named.values()]
+        for batch in self.get_eval_dataloader(self.train_dataset):
+            batch = self._prepare_inputs(batch)
+            if len(batch["labels"]):
+                loss = self.model(**batch, num_items_in_batch=len(self.train_dataset)).loss
+                for total, gradient in zip(gradients, torch.autograd.grad(loss, named.values()), strict=True):
+                    total += gradient
+        penalty = [self.model.l2_coefficient_of(name) * p.detach() for name, p in named.items()]
+        whole = [self.accelerator.reduce(fit) + decay for fit, decay in zip(gradients, penalty, strict=True)]
+        return (_norm(whole) / _norm(penalty)).item()
+
+
+def _norm(tensors: list[torch.Tensor]) -> torch.Tensor:
+    return torch.stack([tensor.double().norm() for tensor in tensors]).norm()

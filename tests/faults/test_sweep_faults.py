@@ -19,10 +19,11 @@ import torch
 
 from hf_ncollapse.sweeps import interruption, parse_recipe, run_sweep
 from hf_ncollapse.sweeps.execute import RunClock
-from hf_ncollapse.sweeps.files import sole_use
+from hf_ncollapse.sweeps.files import read_json, sole_use, write_json
 from hf_ncollapse.sweeps.interruption import StopRequest
 from hf_ncollapse.sweeps.run_folder import last_checkpoint
 from hf_ncollapse.training.data.images import image_dataset
+from hf_ncollapse.training.trainer import CollapseTrainer
 
 SCRIPT = Path(__file__).parents[2] / "recipes" / "train.py"
 ARGUMENTS = [
@@ -43,6 +44,15 @@ def script():
 
 def table(output: Path) -> pd.DataFrame:
     return pd.read_csv(output / "small" / "results.csv", float_precision="round_trip").drop(columns="seconds")
+
+
+def contents(output: Path) -> dict[str, bytes]:
+    """Every file but the lock, which has no content of its own."""
+    return {
+        str(path.relative_to(output)): path.read_bytes()
+        for path in output.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
 
 
 def names(output: Path) -> set[str]:
@@ -174,11 +184,91 @@ def test_a_damaged_parent_is_named(script, undisturbed, tmp_path, capsys):
     assert "depth-2/seed-0 is damaged" in capsys.readouterr().err
 
 
-def test_a_second_sweep_in_the_same_folder_is_refused(script, undisturbed, tmp_path, capsys):
+def test_a_second_sweep_in_the_same_folder_is_refused_and_changes_nothing(script, undisturbed, tmp_path, capsys):
     shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
+    before = contents(tmp_path)
+    more = [*ARGUMENTS, "--seeds", "0", "1", "--output_dir", str(tmp_path)]
     with sole_use(tmp_path / "small"):
-        assert script.main([*ARGUMENTS, "--output_dir", str(tmp_path)]) == 2
+        assert script.main(more) == 2
     assert "another process is training in" in capsys.readouterr().err
+    assert script.main([*more, "--learning_rate=0.1"]) == 2
+    assert "holds a sweep with another configuration" in capsys.readouterr().err
+    assert contents(tmp_path) == before
+
+
+def test_a_mistake_that_only_the_first_run_finds_binds_no_folder(script, undisturbed, tmp_path, capsys):
+    mistake = ["--changed_objective=optim", "--optim=adamw_torch", '--lr_scheduler_kwargs={"cycles": 1}']
+    with pytest.raises(TypeError, match="cycles"):
+        script.main([*ARGUMENTS, *mistake, "--output_dir", str(tmp_path)])
+    assert not (tmp_path / "small" / "sweep.json").exists()
+    assert script.main([*ARGUMENTS, "--output_dir", str(tmp_path)]) == 0
+    pd.testing.assert_frame_equal(table(tmp_path), table(undisturbed), check_exact=True)
+
+
+@pytest.mark.parametrize("name", ["hub_token", "hub-token"])
+def test_a_token_is_refused_and_neither_shown_nor_written(script, tmp_path, capsys, name):
+    assert script.main([*ARGUMENTS, f"--{name}=hf_secret", "--output_dir", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert re.search("hub_token is a secret.* `hf auth login`, or set HF_TOKEN", error)
+    assert "hf_secret" not in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_token_that_an_older_version_wrote_is_dropped_at_the_next_start(script, undisturbed, tmp_path):
+    shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "small" / "sweep.json"
+    configuration = read_json(path)
+    write_json(path, configuration | {"training": configuration["training"] | {"hub_token": "hf_secret"}})
+    assert script.main([*ARGUMENTS, "--output_dir", str(tmp_path)]) == 0
+    assert read_json(path) == configuration
+
+
+def test_a_home_folder_is_one_folder_for_checkpoints_and_results(script, undisturbed, tmp_path, monkeypatch):
+    home, here = tmp_path / "home", tmp_path / "here"
+    home.mkdir()
+    here.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(here)
+    arguments = [*ARGUMENTS, "--output_dir", "~/runs"]
+    with signal_when(signal.SIGTERM, home / "runs/small/depth-2/seed-0/checkpoint-12/trainer_state.json"):
+        assert script.main(arguments) == 143
+    assert last_checkpoint(home / "runs/small/depth-2/seed-0")
+    assert script.main(arguments) == 0
+    assert names(home / "runs") == names(undisturbed)
+    assert not list(here.iterdir())
+
+
+class Killed(BaseException):
+    """In the place of SIGKILL, which this process would not survive."""
+
+
+@pytest.mark.parametrize("steps", [7, 9])
+def test_a_run_killed_between_its_last_checkpoint_and_its_metrics_is_only_measured(
+    script, tmp_path, monkeypatch, steps
+):
+    """Three steps an epoch: one run ends within an epoch, the other with it."""
+
+    def killed(*arguments):
+        raise Killed
+
+    arguments = [*ARGUMENTS, f"--max_steps={steps}", "--output_dir"]
+    assert script.main([*arguments, str(tmp_path / "whole")]) == 0
+    taken = []
+    step = CollapseTrainer.training_step
+    monkeypatch.setattr(CollapseTrainer, "training_step", lambda *given: taken.append(1) or step(*given))
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr("hf_ncollapse.sweeps.execute.write_run", killed)
+            with pytest.raises(Killed):
+                script.main([*arguments, str(tmp_path / "killed")])
+    assert len(taken) == steps
+    assert script.main([*arguments, str(tmp_path / "killed")]) == 0
+    assert len(taken) == 2 * steps
+    pd.testing.assert_frame_equal(table(tmp_path / "killed"), table(tmp_path / "whole"), check_exact=True)
+    for depth in (2, 4):
+        paths = (tmp_path / name / f"small/depth-{depth}/seed-0/model.safetensors" for name in ("whole", "killed"))
+        first, second = (path.read_bytes() for path in paths)
+        assert first == second
 
 
 def test_a_full_disk_is_explained_and_the_sweep_goes_on_when_there_is_room(script, undisturbed, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """Cards say what the results table says, in metadata that the Hub takes."""
 
 import re
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from huggingface_hub import ModelCard
 from hf_ncollapse import cli
 from hf_ncollapse.hub.card import collection_note, model_card, results_card
 from hf_ncollapse.hub.sweep_folder import read_sweep_folder
-from hf_ncollapse.sweeps import parse_recipe, run_sweep
+from hf_ncollapse.sweeps import parse_recipe, read_results, run_sweep, summarize
+from hf_ncollapse.sweeps.paper_figures import beside_the_paper, paper_panels
+from hf_ncollapse.sweeps.results import SETTINGS, write_results
 
 SAMPLES = ["--dataset", "digits", "--train_samples", "100", "--test_samples", "50", "--use_cpu", "--seeds", "0"]
 TINY = ["--depths", "2", "--hidden_size", "16", "--max_steps", "2", "--per_device_train_batch_size", "100"]
@@ -65,7 +68,7 @@ def test_the_tables_are_the_results_table_to_four_digits(sweep):
     columns = {"objective J": "objective", "gap J − J*": "gap", "NC1": "nc1", "NC2": "nc2", "NC3": "nc3"}
     whole = tables(str(results_card(sweep, "my-org")))[-1]
     of_a_depth = tables(str(model_card(sweep, sweep.runs[-1], "my-org")))[-1]
-    assert whole[["depth L", "seed"]].values.tolist() == sweep.results[["depth", "seed"]].values.tolist()
+    assert whole[["residual blocks B", "seed"]].values.tolist() == sweep.results[["depth", "seed"]].values.tolist()
     for shown, expected in ((whole, sweep.results), (of_a_depth, sweep.results[sweep.results["depth"] == 4])):
         for heading, column in columns.items():
             assert shown[heading].tolist() == pytest.approx(expected[column].tolist(), rel=5e-4)
@@ -75,9 +78,12 @@ def test_a_card_says_what_how_and_where(sweep):
     run = sweep.runs_of(4)[1]
     card = str(model_card(sweep, run, "my-org"))
     for said in (
-        "A residual network of 4 blocks, width 16, post-LayerNorm",
-        "**λ = 0.005**",
-        "(1/N) Σ cross-entropy",
+        "A residual network of 4 residual blocks, width 16, post-LayerNorm, features of norm 4",
+        "J(θ) = (1/N) Σ cross-entropy(W_L xᵢ, yᵢ) + (λ_L/2)‖W_L‖² + (λ/2) Σ‖W_l‖²",
+        "**λ = 0.005** in the blocks and **λ_L = 0.005** in the classifier at this depth",
+        "Biases and the embedding are not",
+        "‖W Wᵀ − c E‖/‖W Wᵀ‖ with the simplex ETF's E = I − 11ᵀ/K",
+        "Optimiser, batch size,\n  schedule, initialisation, patches and tokenizer are ours",
         "200 training and 100 held-out samples, 10 classes",
         "They are not the data set's test set",
         'pipeline("image-classification", "my-org/digits-rn1-depth-4", trust_remote_code=True)',
@@ -103,8 +109,14 @@ def test_the_recipe_on_a_card_is_the_sweep_s(sweep, tmp_path):
 def test_the_results_card_links_every_model_and_holds_the_verdicts(sweep):
     card = str(results_card(sweep, "my-org"))
     for depth in (2, 4):
-        assert f"(https://huggingface.co/my-org/digits-rn1-depth-{depth}): L = {depth}, branches `seed-0`" in card
-    assert card.count("\n- **") == 4
+        assert f"(https://huggingface.co/my-org/digits-rn1-depth-{depth}): B = {depth}, branches `seed-0`" in card
+    summary = summarize(sweep.results)
+    assert card.count("\n- **") == len(summary["verdicts"])
+    for verdict in summary["verdicts"]:
+        assert f"- **{verdict['answer'].capitalize()}.** {verdict['prediction']}" in card
+        assert verdict["evidence"] in card
+    assert f"The theory says nothing of other samples: {summary['held_out']}." in card
+    assert "![Training and held-out accuracy against depth](accuracy.png)" in card
     assert "![NC1, NC2 and NC3 against depth](collapse.png)" in card
 
 
@@ -117,8 +129,14 @@ def test_rendering_again_gives_the_same_bytes(sweep, finished_sweep):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--loss", "mse"], ["½‖W xᵢ − e_yᵢ‖²", "orthogonal frame"]),
-        (["--architecture", "L-T11", "--patch_size", "4"], ["A transformer of 2 blocks"]),
+        (["--loss", "mse"], ["½‖W_L xᵢ − e_yᵢ‖²", "the orthogonal frame's E = I"]),
+        (["--loss", "mse", "--classifier_bias", "true"], ["The classifier has a bias.", "the simplex ETF's"]),
+        (
+            ["--l2_depth_scaling", "inverse", "--classifier_l2_coefficient", "0.01"],
+            ["**λ = 0.0025**", "**λ_L = 0.01**"],
+        ),
+        (["--l2_depth_scaling", "inverse_all"], ["**λ = 0.0025**", "**λ_L = 0.0025**"]),
+        (["--architecture", "L-T11", "--patch_size", "4"], ["A transformer of 2 residual blocks"]),
     ],
 )
 def test_other_losses_and_architectures_have_their_own_words(tmp_path, options, said):
@@ -150,6 +168,38 @@ def test_without_an_optimum_a_card_has_no_gap(sweep):
     assert card_errors(card) == []
 
 
+def test_the_split_of_the_gap_sums_to_it_on_every_card(sweep):
+    parts = ("penalty of the blocks", "misfit of the outputs", "misfit of the classifier", "spread of the features")
+    for run in sweep.runs:
+        facts = dict(re.findall(r"^\| ([^|]+) \| ([\d.e-]+) \|$", str(model_card(sweep, run, "my-org")), re.MULTILINE))
+        assert sum(float(facts[part]) for part in parts) == pytest.approx(float(facts["gap J − J*"]), rel=2e-3)
+
+
+def test_a_sweep_beside_the_paper_has_the_papers_numbers_on_its_card(sweep):
+    assert "Beside the paper" not in str(results_card(sweep, "my-org"))
+    panel = paper_panels()["figure-2-l-rn1-mnist"]
+    settings = {**sweep.configuration, "sweep": {**sweep.configuration["sweep"], "paper_panel": panel.key}}
+    card = str(results_card(replace(sweep, configuration=settings), "my-org"))
+    assert "| quantity | the paper, L = 2 | the paper, L = 34 | ours, B = 2 | ours, B = 4 |" in card
+    for row in beside_the_paper(panel, sweep.results):
+        assert f"| {' | '.join(row)} |" in card
+
+
+def test_a_diverged_run_is_said_on_the_results_card_and_has_no_network(sweep_copy):
+    results = read_results(sweep_copy)
+    last = results.index[-1]
+    known = ["depth", "seed", "steps", "status", *SETTINGS]
+    results.loc[last, [name for name in results if name not in known]] = None
+    results.loc[last, "status"] = "diverged"
+    write_results(sweep_copy, results)
+    sweep = read_sweep_folder(sweep_copy)
+    assert [(run.depth, run.seed) for run in sweep.runs] == [(2, 0), (2, 1), (4, 0)]
+    card = str(results_card(sweep, "my-org"))
+    assert "**1 run diverged** and left no network:\nB = 4, seed 1 (after 10 steps)." in card
+    assert len(tables(card)[-1]) == 3
+    assert card_errors(card) == []
+
+
 def test_a_note_fits_the_collection(sweep):
     for depth in sweep.depths:
         assert len(collection_note(sweep, depth)) < 250
@@ -159,7 +209,8 @@ def test_a_dry_run_writes_the_cards_with_figures_and_table(finished_sweep, tmp_p
     arguments = ["publish", str(finished_sweep), "--namespace", "my-org", "--dry-run", "--cards", str(tmp_path)]
     assert cli.main(arguments) == 0
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"README.md", "depth-2.md", "depth-4.md", "collapse.png", "gap.png", "results.csv", "summary.json"}
+    figures = {"collapse.png", "gap.png", "gap_parts.png", "accuracy.png"}
+    assert names == {"README.md", "depth-2.md", "depth-4.md", *figures, "results.csv", "summary.json"}
     assert cli.main([name for name in arguments if name != "--dry-run"]) == 2
 
 

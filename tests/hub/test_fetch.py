@@ -11,6 +11,7 @@ import torch
 from hub_server import HubServer
 from transformers import AutoModelForImageClassification
 
+from hf_ncollapse import load_sweep
 from hf_ncollapse.sweeps import parse_recipe, read_results, run_sweep
 
 _SMALL = [
@@ -161,6 +162,19 @@ def test_what_is_not_there_is_named_and_a_collection_is_found(published, fresh):
     assert lines[1].startswith("FileNotFoundError no sweep my-org/absent")
     assert lines[2].startswith("ValueError name is None")
     assert lines[3:] == ["depth is 3; digits-rn1 has 2, 4", "seed is 7; depth 2 has 0, 3", SHOWN]
+
+
+def test_a_diverged_run_is_no_network(trained, tmp_path, monkeypatch):
+    results = read_results(trained)
+    diverged = (results["depth"] == 4) & (results["seed"] == 0)
+    results.loc[diverged, "status"] = "diverged"
+    results.loc[diverged, ["objective", "gap", "nc1", "nc2", "nc3"]] = None
+    results.to_csv(tmp_path / "results.csv", index=False)
+    monkeypatch.setattr("hf_ncollapse.hub.fetch.hf_hub_download", lambda *_, **__: str(tmp_path / "results.csv"))
+    sweep = load_sweep("my-org/digits-rn1")
+    assert sweep.runs == [(2, 0), (2, 3), (4, 3)]
+    with pytest.raises(ValueError, match="seed is 0; depth 4 has 3"):
+        sweep.load(4, 0)
 
 
 def test_nothing_but_safetensors_holds_weights_on_the_hub(published):

@@ -49,6 +49,14 @@ def state_of(hub: HubServer) -> dict:
     return state
 
 
+def large_files_of(undisturbed: dict, repo_id: str) -> set[bytes]:
+    """The weights and figures of all branches of a repository."""
+    branches = [files for key, files in undisturbed["state"].items() if key[:2] == ("model", repo_id)]
+    return {
+        content for files in branches for name, content in files.items() if name.endswith((".safetensors", ".png"))
+    }
+
+
 def commits_of(hub: HubServer) -> int:
     return sum(len(repository.commits) for repository in hub.store.repositories.values())
 
@@ -88,7 +96,7 @@ def test_the_collection_shows_the_table_and_each_depth_with_its_numbers(undistur
     assert [item[:2] for item in items] == [("dataset", RESULTS), ("model", DEPTH_2), ("model", DEPTH_4)]
     for depth, (_, _, note) in zip((2, 4), items[1:], strict=True):
         rows = sweep.results[sweep.results["depth"] == depth]
-        assert note.startswith(f"L = {depth}: NC1 {rows['nc1'].mean():#.4g}")
+        assert note.startswith(f"B = {depth}: NC1 {rows['nc1'].mean():#.4g}")
         assert f"gap J − J* {rows['gap'].mean():#.4g}" in note
         assert note.endswith("(2 seeds)")
 
@@ -166,8 +174,8 @@ def test_a_fault_that_passes_is_survived_and_leaves_no_trace(hub, finished_sweep
         ("POST", f"{DEPTH_4}/commit/main", {"status": 401}, "401"),
         ("POST", f"{DEPTH_4}/commit/main", {"status": 412}, "412"),
         ("POST", f"{DEPTH_4}/commit/main", {"cut_after": 10}, "disconnected|reset"),
-        ("PUT", "/large-files/", {"cut_after": 1000, "skip": 4}, "uploading"),
-        ("PUT", "/large-files/", {"status": 403, "skip": 4}, "uploading .*403"),
+        ("PUT", "/large-files/", {"cut_after": 1000}, "uploading"),
+        ("PUT", "/large-files/", {"status": 403}, "uploading .*403"),
         ("POST", "/validate-yaml", {"status": 400, "skip": 2}, "Invalid metadata"),
         ("POST", f"{DEPTH_4}/preupload/main", {"interrupt": True}, "KeyboardInterrupt"),
     ],
@@ -175,6 +183,8 @@ def test_a_fault_that_passes_is_survived_and_leaves_no_trace(hub, finished_sweep
 def test_a_fault_that_stays_is_named_and_the_next_publication_completes_the_rest(
     hub, finished_sweep, undisturbed, method, path, fault, reason
 ):
+    if path == "/large-files/":
+        fault = {**fault, "skip": len(large_files_of(undisturbed, DEPTH_2))}
     hub.fail(method, path, times=10_000, **fault)
     with pytest.raises(PublicationError, match=reason) as stopped:
         publish(hub, finished_sweep)
@@ -304,6 +314,58 @@ def test_pickles_and_damaged_files_are_refused_before_any_request(hub, sweep_cop
     (sweep_copy / "depth-4/seed-1" / name).write_bytes(content)
     with pytest.raises(ValueError, match=reason):
         publish(hub, sweep_copy)
+    assert hub.requests == []
+
+
+def test_what_no_run_writes_is_named_once_and_left_out(hub, sweep_copy, undisturbed, tmp_path, capsys):
+    secret = tmp_path / "secret"
+    secret.write_text("hf_secret")
+    run = sweep_copy / "depth-4/seed-1"
+    (run / ".env.json").write_text("{}")
+    (run / "my_api_key.txt").write_text("hf_secret")
+    (run / "notes.py").write_text("SECRET = 1\n")
+    (run / "other.safetensors").write_bytes((run / "model.safetensors").read_bytes())
+    (run / "linked[b].json").symlink_to(secret)
+    (run / "data").mkdir()
+    publish(hub, sweep_copy)
+    assert state_of(hub) == undisturbed["state"]
+    names = (".env.json", "data", "linked[b].json", "my_api_key.txt", "notes.py", "other.safetensors")
+    listed = ", ".join(f"depth-4/seed-1/{name}" for name in names)
+    assert capsys.readouterr().out.splitlines()[0] == f"left out, because no run writes it: {listed}"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "results.csv",
+        "figures",
+        "figures/collapse.png",
+        "depth-2",
+        "depth-4/seed-1",
+        "depth-4/seed-1/model.safetensors",
+        "depth-4/seed-1/tokenizer.json",
+        "depth-4/seed-1/residual_layers.py",
+    ],
+)
+def test_a_link_in_the_place_of_what_is_published_is_refused_before_any_request(hub, sweep_copy, tmp_path, name):
+    path, target = sweep_copy / name, tmp_path / "elsewhere"
+    if path.exists():
+        path.rename(target)
+    else:
+        target.write_text("{}")
+    path.symlink_to(target)
+    with pytest.raises(ValueError, match=f"{name} is a symbolic link, and links are not published"):
+        publish(hub, sweep_copy)
+    assert hub.requests == []
+
+
+def test_a_configuration_with_a_token_is_refused_without_showing_it(hub, sweep_copy):
+    configuration = json.loads((sweep_copy / "sweep.json").read_text())
+    configuration["training"] |= {"hub_token": "hf_secret"}
+    (sweep_copy / "sweep.json").write_text(json.dumps(configuration))
+    with pytest.raises(ValueError, match=r"sweep.json holds the secret hub_token") as refused:
+        publish(hub, sweep_copy)
+    assert "hf_secret" not in str(refused.value)
     assert hub.requests == []
 
 

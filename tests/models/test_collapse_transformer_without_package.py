@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -45,7 +46,7 @@ def test_both_pipelines_work_from_the_saved_folder(tmp_path, monkeypatch):
     processor = fit_image_processor([image, Image.new("L", (8, 8))], None, 255)
     names = {0: "cat", 1: "dog", 2: "hen"}
     classifier = CollapseTransformerForImageClassification(
-        CollapseTransformerConfig(image_size=8, patch_size=4, pooling="cls", id2label=names)
+        CollapseTransformerConfig(image_size=8, patch_size=4, mlp_linear_layers=2, id2label=names)
     )
     texts = ["a good film", "a bad film", "good acting", "bad music"]
     tokenizer = fit_tokenizer(texts, DataArguments("reviews", tokenizer="word", vocabulary_size=30, max_length=8))
@@ -53,6 +54,9 @@ def test_both_pipelines_work_from_the_saved_folder(tmp_path, monkeypatch):
         CollapseTransformerConfig(vocab_size=len(tokenizer), max_position_embeddings=8, id2label={0: "bad", 1: "good"})
     )
     for name, model, preprocessor in (("images", classifier, processor), ("texts", text_classifier, tokenizer)):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.normal_(0, 0.2)
         model.save_pretrained(tmp_path / name)
         preprocessor.save_pretrained(tmp_path / name)
     environment = {**os.environ, "HF_HOME": str(tmp_path / "home"), "HF_MODULES_CACHE": str(tmp_path / "modules")}
@@ -71,11 +75,11 @@ def test_both_pipelines_work_from_the_saved_folder(tmp_path, monkeypatch):
     with torch.no_grad():
         image_logits = classifier(processor(image, return_tensors="pt")["pixel_values"]).logits[0].tolist()
         text_logits = text_classifier(**tokenizer(["a good film"], return_tensors="pt")).logits[0].tolist()
-    assert {row["label"]: row["score"] for row in result["image"]} == dict(
-        zip(names.values(), image_logits, strict=True)
+    assert {row["label"]: row["score"] for row in result["image"]} == pytest.approx(
+        dict(zip(names.values(), image_logits, strict=True)), abs=1e-5
     )
-    assert {row["label"]: row["score"] for row in result["text"]} == dict(
-        zip(["bad", "good"], text_logits, strict=True)
+    assert {row["label"]: row["score"] for row in result["text"]} == pytest.approx(
+        dict(zip(["bad", "good"], text_logits, strict=True)), abs=1e-5
     )
     assert len(result["larger"]) == 3
     assert np.allclose(

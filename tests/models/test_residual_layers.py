@@ -1,13 +1,12 @@
-"""The normalisation and the choice of blocks to split."""
+"""LN of the paper: mean 0, norm r, no affine part."""
 
 import math
 
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_ncollapse.models.residual_layers import CenteredNorm, blocks_to_split, feature_norm
+from hf_ncollapse.models.residual_layers import CenteredNorm, feature_norm
 
 
 @given(st.integers(2, 80), st.sampled_from(["unit", "sqrt"]), st.floats(-8, 8), st.integers(0, 100))
@@ -35,18 +34,3 @@ def test_a_constant_vector_goes_to_zero_with_a_finite_gradient():
     y.sum().backward()
     assert y.abs().max() == 0
     assert x.grad.isfinite().all()
-
-
-@given(st.lists(st.floats(0, 10), min_size=1, max_size=12), st.data())
-def test_the_blocks_that_split_are_the_largest_and_as_many_as_are_missing(penalties, data):
-    depth = data.draw(st.integers(len(penalties), 2 * len(penalties)))
-    splits = blocks_to_split(penalties, depth)
-    assert len(splits) + sum(splits) == depth
-    split = [p for p, s in zip(penalties, splits, strict=True) if s]
-    kept = [p for p, s in zip(penalties, splits, strict=True) if not s]
-    assert not split or not kept or min(split) >= max(kept)
-
-
-def test_a_depth_out_of_reach_is_an_error_that_says_what_to_do():
-    with pytest.raises(ValueError, match=r"num_hidden_layers is 7; .* from 3 to 6: deepen it repeatedly"):
-        blocks_to_split([1.0, 2.0, 3.0], 7)

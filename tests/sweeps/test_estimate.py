@@ -3,6 +3,8 @@
 import json
 import re
 
+import pytest
+
 from hf_ncollapse.sweeps import parse_recipe, run_sweep
 from hf_ncollapse.sweeps.estimate import print_plan
 
@@ -27,16 +29,22 @@ def test_a_dry_run_lists_steps_and_cost_of_every_run_and_writes_nothing(tmp_path
     shown, rows, recipe = plan_of(tmp_path, capsys, "--seeds", "0", "1")
     starts = [row[:5] for row in rows]
     assert starts == [
-        ["2", "0", "random weights", "6", "0.01"], ["4", "0", "depth 2", "6", "0.005"],
-        ["2", "1", "random weights", "6", "0.01"], ["4", "1", "depth 2", "6", "0.005"],
+        ["2", "0", "random weights", "6", "0.005"], ["4", "0", "depth 2", "6", "0.0025"],
+        ["2", "1", "random weights", "6", "0.005"], ["4", "1", "depth 2", "6", "0.0025"],
     ]  # fmt: skip
     assert "4 runs, about" in shown
     assert str(recipe.folder) in shown
     assert not recipe.folder.exists()
 
 
-def test_the_steps_of_a_dry_run_are_those_of_the_sweep_and_finished_runs_cost_nothing(tmp_path, capsys):
-    _, rows, recipe = plan_of(tmp_path, capsys)
+@pytest.mark.parametrize(
+    ("options", "steps"), [((), "6"), (("--full_batch", "true", "--gradient_accumulation_steps", "1"), "2")]
+)
+def test_the_steps_of_a_dry_run_are_those_of_the_sweep_and_finished_runs_cost_nothing(
+    tmp_path, capsys, options, steps
+):
+    _, rows, recipe = plan_of(tmp_path, capsys, *options)
+    assert [row[3] for row in rows] == [steps, steps]
     assert not run_sweep(recipe).failed
     for row in rows:
         folder = recipe.folder / f"depth-{row[0]}" / "seed-0"
@@ -44,5 +52,5 @@ def test_the_steps_of_a_dry_run_are_those_of_the_sweep_and_finished_runs_cost_no
         assert json.loads((folder / "metrics.json").read_text())["steps"] == int(row[3])
         assert abs(float(row[6]) - weights / 1e6) < 0.01
     capsys.readouterr()
-    _, rows, _ = plan_of(tmp_path, capsys)
+    _, rows, _ = plan_of(tmp_path, capsys, *options)
     assert [(row[2], row[5]) for row in rows] == [("finished", "0.0"), ("finished", "0.0")]

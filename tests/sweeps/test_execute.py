@@ -2,19 +2,28 @@
 
 import importlib.util
 import json
+import math
 import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from transformers import AutoModelForImageClassification
 
-from hf_ncollapse.sweeps import COLUMNS, parse_recipe, run_sweep
+from hf_ncollapse.sweeps import COLUMNS, execute, parse_recipe, run_sweep
+from hf_ncollapse.sweeps.plan import plan_runs
+from hf_ncollapse.theory import gufm_optimum
+from hf_ncollapse.training.data import load_classification_data
+from hf_ncollapse.training.trainer import CollapseTrainer, NonFiniteLossError
 
 TINY = [
     "--sweep=tiny", "--architecture=L-RN1", "--dataset=digits", "--train_samples=100", "--test_samples=50",
     "--hidden_size=16", "--max_steps=6", "--per_device_train_batch_size=100", "--logging_steps=3", "--eval_steps=3",
 ]  # fmt: skip
+
+
+PENALTY = ("l2_coefficient", "classifier_l2_coefficient", "l2_depth_scaling")
 
 
 def sweep(folder, *arguments, depths=("2", "4")):
@@ -76,14 +85,179 @@ def test_another_configuration_in_the_same_folder_is_an_error_that_names_the_dif
         sweep(copy, depths=("4",))
 
 
-def test_a_run_whose_loss_is_not_finite_is_recorded_and_the_others_go_on(tmp_path):
-    overflow = ["--optim=sgd", "--learning_rate=1e30", "--warmup_steps=0", "--lr_scheduler_type=constant"]
-    outcome = sweep(tmp_path, *overflow, "--norm_scale=sqrt", depths=("2", "3"))
-    assert set(outcome.failed) == {"depth 2, seed 0", "depth 3, seed 0"}
+@pytest.mark.parametrize("eval_steps", [1, 6])
+def test_a_run_whose_loss_is_not_finite_is_a_row_of_the_table_and_the_others_go_on(tmp_path, eval_steps):
+    # 2^100 times the learning rate at depth 2.
+    overflow = ["--optim=sgd", "--learning_rate_depth_exponent=-100", "--warmup_steps=0", f"--eval_steps={eval_steps}"]
+    outcome = sweep(tmp_path, *overflow, "--seeds", "0", "1", depths=("1", "2"))
+
+    assert set(outcome.failed) == {"depth 2, seed 0", "depth 2, seed 1"}
+    table = pd.read_csv(outcome.folder / "results.csv")
+    assert table[["depth", "seed", "status"]].to_numpy().tolist() == [
+        [1, 0, "finished"], [1, 1, "finished"], [2, 0, "diverged"], [2, 1, "diverged"],
+    ]  # fmt: skip
+    diverged = table[table["depth"] == 2]
+    assert diverged[["objective", "gap", "nc1"]].isna().all(axis=None)
+    assert (diverged["l2_coefficient"] == 0.005).all()
     failure = json.loads((outcome.folder / "depth-2" / "seed-0" / "failure.json").read_text())
-    assert 0 < failure["step"] < 6
-    assert f"not finite at step {failure['step'] + 1}" in failure["error"]
+    assert 0 < failure["steps"] < 6
+    assert f"not finite at step {failure['steps'] + 1}" in failure["error"]
+    assert failure["error"] == outcome.failed["depth 2, seed 0"]
     assert not (outcome.folder / "depth-2" / "seed-0" / "metrics.json").exists()
+
+
+def fail_at_depth_2(monkeypatch, name, outcome):
+    """Let one of the trainer's methods raise or return something else in the first run."""
+    method = getattr(CollapseTrainer, name)
+
+    def changed(trainer, *given, **keywords):
+        if trainer.model.config.num_hidden_layers != 2:
+            return method(trainer, *given, **keywords)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr(CollapseTrainer, name, changed)
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "steps", "reason"),
+    [
+        ("measure", torch.OutOfMemoryError("no memory.\nTried"), 3, "OutOfMemoryError: no memory. Tried"),
+        ("_relative_gradient", MemoryError(), 6, "MemoryError"),
+        ("training_step", RuntimeError("shapes"), 0, "RuntimeError: shapes"),
+        ("training_step", ValueError("features"), 0, "ValueError: features"),
+    ],
+)
+def test_an_error_of_one_run_is_named_and_the_others_go_on(tmp_path, monkeypatch, name, error, steps, reason):
+    fail_at_depth_2(monkeypatch, name, error)
+    outcome = sweep(tmp_path)
+    assert outcome.failed == {"depth 2, seed 0": reason}
+    assert [run.depth for run in outcome.finished] == [4]
+    failure = json.loads((outcome.folder / "depth-2/seed-0/failure.json").read_text())
+    assert (failure["status"], failure["steps"], failure["error"]) == ("failed", steps, reason)
+    assert "in train_run" in failure["traceback"]
+    assert pd.read_csv(outcome.folder / "results.csv")["depth"].tolist() == [4]
+
+    monkeypatch.undo()
+    assert not sweep(tmp_path).failed
+    assert pd.read_csv(outcome.folder / "results.csv")["depth"].tolist() == [2, 4]
+
+
+def test_a_network_that_does_not_fit_into_memory_fails_its_run_alone(tmp_path, monkeypatch):
+    build = execute.build_model
+
+    def build_model(name, config, data):
+        if config.num_hidden_layers == 4:
+            raise MemoryError
+        return build(name, config, data)
+
+    monkeypatch.setattr(execute, "build_model", build_model)
+    assert sweep(tmp_path).failed == {"depth 4, seed 0": "MemoryError"}
+    assert json.loads((tmp_path / "tiny/depth-4/seed-0/failure.json").read_text())["steps"] == 0
+
+
+def test_a_number_that_is_first_not_finite_when_measured_is_a_diverged_run(tmp_path, monkeypatch):
+    fail_at_depth_2(monkeypatch, "_relative_gradient", math.nan)
+    outcome = sweep(tmp_path)
+    assert outcome.failed == {"depth 2, seed 0": "not finite after 6 steps: relative_gradient"}
+    table = pd.read_csv(outcome.folder / "results.csv")
+    assert table[["depth", "status", "steps"]].to_numpy().tolist() == [[2, "diverged", 6], [4, "finished", 6]]
+
+
+def test_a_sweep_of_failures_alone_has_no_table(tmp_path, monkeypatch):
+    fail_at_depth_2(monkeypatch, "measure", RuntimeError("broken"))
+    outcome = sweep(tmp_path, depths=("2",))
+    assert outcome.failed
+    assert not (outcome.folder / "results.csv").exists()
+
+
+def test_a_run_that_diverged_is_trained_again_and_its_row_replaced(tmp_path, monkeypatch):
+    def fail(*arguments, **keywords):
+        raise NonFiniteLossError(3)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("hf_ncollapse.sweeps.execute.CollapseTrainer.train", fail)
+        assert sweep(tmp_path).failed
+    outcome = sweep(tmp_path)
+    assert not outcome.failed
+    assert (pd.read_csv(outcome.folder / "results.csv")["status"] == "finished").all()
+    assert not list(outcome.folder.rglob("failure.json"))
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], (0.005, 0.005, "constant")),
+        (["--l2_coefficient=0.01"], (0.01, 0.01, "constant")),
+        (["--l2_coefficient=0.01", "--l2_depth_scaling=inverse_all"], (0.01, 0.01, "inverse_all")),
+        (["--classifier_l2_coefficient=0.02", "--l2_depth_scaling=inverse"], (0.005, 0.02, "inverse")),
+    ],
+)
+def test_a_row_has_the_penalty_of_the_recipe_before_depth_scaling(tmp_path, options, expected):
+    folder = sweep(tmp_path, *options, depths=("2",)).folder
+    metrics = json.loads((folder / "depth-2" / "seed-0" / "metrics.json").read_text())
+    row = pd.read_csv(folder / "results.csv").iloc[0]
+    for found in (metrics, row):
+        assert tuple(found[name] for name in PENALTY) == expected
+
+
+def test_without_a_penalty_there_is_no_optimum_and_no_gap(tmp_path):
+    with pytest.warns(UserWarning, match="l2_coefficient is 0"):
+        folder = sweep(tmp_path, "--l2_coefficient=0", depths=("2",)).folder
+    row = pd.read_csv(folder / "results.csv").iloc[0]
+    assert row[["gap", "gufm_optimum", "relative_gradient"]].isna().all()
+    assert row["objective"] == row["fit"] > 0
+
+
+# Depth
+
+
+def test_a_depths_learning_rate_does_not_depend_on_the_other_depths(tmp_path):
+    def rates(*depths):
+        (recipe,), _ = parse_recipe([*TINY, "--learning_rate_depth_exponent=0.5", "--depths", *map(str, depths)])
+        return {run.depth: run.learning_rate for run in plan_runs(recipe, learning_rate=0.01, max_steps=6)}
+
+    assert rates(16) == {16: 0.0025}
+    assert rates(1, 2, 4, 8, 16) == {depth: pytest.approx(0.01 / depth**0.5) for depth in (1, 2, 4, 8, 16)}
+
+
+def split_of_the_parent(folder):
+    return AutoModelForImageClassification.from_pretrained(folder / "depth-1" / "seed-0").deepen(2)
+
+
+@pytest.mark.parametrize("architecture", ["L-RN1", "L-RN2", "L-T11"])
+def test_a_continuation_starts_at_the_gap_of_its_parents_split(tmp_path, architecture):
+    options = ["--patch_size=4"] if architecture == "L-T11" else []
+    folder = sweep(
+        tmp_path, "--initialization=continuation", f"--architecture={architecture}", *options, depths=("1", "2")
+    ).folder
+    data = load_classification_data("digits", train_samples=100).train
+    split = split_of_the_parent(folder)
+    with torch.no_grad():
+        objective = split(**data.__getitems__(torch.arange(100))).loss + split.regularization()
+    optimum = gufm_optimum([10] * 10, 0.005, radius=4).objective
+
+    table = pd.read_csv(folder / "results.csv").set_index("depth")
+    assert table["start_gap"][2] == pytest.approx(objective.item() - optimum, abs=1e-6)
+    assert table["gap"][2] <= table["start_gap"][2]
+    assert pd.isna(table["start_gap"][1])
+
+
+def test_a_split_that_training_makes_worse_is_kept(tmp_path):
+    # 4,096 times the learning rate at depth 2; the weights grow, and the loss stays finite.
+    folder = sweep(
+        tmp_path, "--initialization=continuation", "--learning_rate_depth_exponent=-12", "--warmup_steps=0",
+        depths=("1", "2"),
+    ).folder  # fmt: skip
+    kept = AutoModelForImageClassification.from_pretrained(folder / "depth-2" / "seed-0")
+    for name, weight in split_of_the_parent(folder).state_dict().items():
+        assert torch.equal(kept.state_dict()[name], weight), name
+    row = pd.read_csv(folder / "results.csv").iloc[1]
+    assert row["gap"] == row["start_gap"]
+    assert (row["depth"], row["status"], row["steps"]) == (2, "finished", 6)
+    log = json.loads((folder / "depth-2" / "seed-0" / "log_history.json").read_text())["log_history"]
+    assert max(entry["gap"] for entry in log if "gap" in entry) > row["gap"] + 1
 
 
 def test_a_continuation_does_not_start_from_a_parent_that_failed(tmp_path):
@@ -101,7 +275,9 @@ def test_a_continuation_does_not_start_from_a_parent_that_failed(tmp_path):
         (["--dataset=digit"], ValueError, r"dataset is 'digit'; it takes one of .*digits"),
         (["--train_samples=105"], ValueError, r"train_samples is 105; a balanced subset of 10 classes"),
         (["--train_samples=5000"], ValueError, r"train_samples is 5000"),
-        (["--hidden_size=1"], Exception, r"hidden_size is 1"),
+        (["--hidden_size=1"], ValueError, r"hidden_size is 1"),
+        (["--classifier_l2_coefficient=-1"], ValueError, r"classifier_l2_coefficient is -1"),
+        (["--pooling=mean"], ValueError, r"pooling cannot be set for L-RN1"),
         (["--patch_size=2"], ValueError, r"patch_size cannot be set for L-RN1"),
     ],
 )

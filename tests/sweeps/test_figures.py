@@ -3,6 +3,7 @@
 import math
 import shutil
 
+import constructed
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -11,15 +12,25 @@ from matplotlib.text import Text
 from PIL import Image
 
 from hf_ncollapse.sweeps import read_results
-from hf_ncollapse.sweeps.figures import draw_comparison, draw_figures, styled
+from hf_ncollapse.sweeps.figures import CAPTIONS, draw_comparison, draw_figures, styled
 from hf_ncollapse.sweeps.figures.comparison import comparison_figure
-from hf_ncollapse.sweeps.figures.depth import collapse_figure, gap_figure, objective_figure, penalty_figure
+from hf_ncollapse.sweeps.figures.depth import (
+    accuracy_figure,
+    collapse_figure,
+    gap_figure,
+    gap_parts_figure,
+    objective_figure,
+    penalty_figure,
+)
 from hf_ncollapse.sweeps.figures.networks import geometry_figure, layers_figure
+from hf_ncollapse.sweeps.figures.style import plain_decimals
 from hf_ncollapse.sweeps.figures.training import training_figure
 from hf_ncollapse.sweeps.network_measurements import measure_networks
 from hf_ncollapse.sweeps.training_curves import training_curves
 
-ALL = ["collapse", "gap", "objective", "penalty", "training", "layers", "geometry"]
+ALL = [
+    "collapse", "gap", "gap_parts", "objective", "penalty", "accuracy", "training", "layers", "geometry",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +46,7 @@ def figures(tables):
     with styled():
         return {
             "collapse": collapse_figure(results), "gap": gap_figure(results), "objective": objective_figure(results),
+            "gap_parts": gap_parts_figure(results), "accuracy": accuracy_figure(results),
             "penalty": penalty_figure(results), "training": training_figure(curves),
             "layers": layers_figure(networks.layers), "geometry": geometry_figure(networks.geometry),
             "comparison": comparison_figure({"one": results, "other": results}),
@@ -82,12 +94,86 @@ def test_collapse_shows_the_means_over_the_seeds_and_their_slopes(figures, table
     geometric = np.log(results["nc1"]).groupby(results["depth"]).mean()
     slope = (geometric[4] - geometric[2]) / math.log(2)
     labels = figures["collapse"].axes[0].get_legend_handles_labels()[1]
-    assert f"L^{{{slope:.2f}}}" in next(label for label in labels if label.startswith("NC1"))
+    assert f"B^{{{slope:.2f}}}" in next(label for label in labels if label.startswith("NC1"))
 
 
-def test_the_penaltys_parts_add_up_to_what_is_drawn_as_the_whole(figures):
-    parts = [plotted(figures["penalty"], label) for label in ("classifier", "body", "embedding")]
+def test_the_penaltys_two_parts_add_up_to_what_is_drawn_as_the_whole(figures):
+    parts = [plotted(figures["penalty"], label) for label in ("classifier", "blocks")]
     np.testing.assert_allclose(sum(parts), plotted(figures["penalty"], "penalty"), rtol=1e-6)
+
+
+def test_the_gaps_four_parts_add_up_to_what_is_drawn_as_the_gap(figures):
+    parts = [plotted(figures["gap_parts"], label) for label in ("blocks", "outputs", "classifier", "spread")]
+    np.testing.assert_allclose(sum(parts), plotted(figures["gap_parts"], "gap"), rtol=1e-5)
+
+
+def test_accuracy_shows_both_kinds_and_only_what_there_is(figures, tables):
+    results = tables[0]
+    for label, quantity in (("training", "train_accuracy"), ("held-out", "test_accuracy")):
+        np.testing.assert_allclose(plotted(figures["accuracy"], label), results.groupby("depth")[quantity].mean())
+    with styled():
+        (axes,) = accuracy_figure(results.assign(test_accuracy=math.nan)).axes
+    assert axes.get_legend_handles_labels()[1] == ["training"]
+
+
+@pytest.mark.parametrize(
+    ("make", "slopes"), [(collapse_figure, {"slope −1": ("nc1", -1), "slope −0.5": ("nc2", -0.5)}),
+                         (gap_figure, {"slope −1": ("gap", -1)})],
+)  # fmt: skip
+def test_guides_have_the_slopes_that_the_theory_expects_and_start_at_the_curve(make, slopes):
+    results = constructed.table(slope=-0.3)
+    with styled():
+        (axes,) = make(results).axes
+    lines = {line.get_label(): line.get_xydata() for line in axes.lines if str(line.get_label()).startswith("slope")}
+    assert set(lines) == set(slopes)
+    for label, (quantity, slope) in slopes.items():
+        (first, last) = np.log(lines[label])
+        assert (last - first)[1] / (last - first)[0] == pytest.approx(slope)
+        assert np.exp(first[1]) == pytest.approx(results[results["depth"] == 2][quantity].mean())
+
+
+def test_the_training_band_is_the_range_of_the_seeds_and_never_below_the_optimum(tables):
+    curves = tables[1]
+    with styled():
+        panel = training_figure(curves).axes[0]
+    lowest = min(band.get_paths()[0].vertices[:, 1].min() for band in panel.collections)
+    assert lowest == pytest.approx(curves["objective"].min())
+    assert lowest >= curves["gufm_optimum"].max()
+
+
+def test_ticks_are_plain_decimals():
+    for value, text in ((0.6, "0.6"), (0.0003, "0.0003"), (1e-5, "$10^{-5}$"), (3e-6, r"$3\cdot10^{-6}$")):
+        assert plain_decimals(value) == text
+    results = constructed.table(nc1=lambda depth, seed: 0.6 - 0.001 * depth, nc2=0.61, nc3=0.62)
+    with styled():
+        figure = collapse_figure(results)
+        figure.draw_without_rendering()
+    labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    assert any(labels)
+    assert not any("e" in label for label in labels)
+
+
+def test_nothing_of_a_figure_is_cut_off(figures):
+    for name, figure in figures.items():
+        figure.draw_without_rendering()
+        box, whole = figure.get_tightbbox(), figure.bbox_inches
+        for side, edge in (("x0", 0), ("y0", 0)):
+            assert getattr(box, side) >= edge - 0.02, (name, side)
+        assert box.x1 <= whole.width + 0.02, name
+        assert box.y1 <= whole.height + 0.02, name
+
+
+def test_every_figure_has_a_caption_and_zero_is_called_complete_only_where_it_is():
+    assert set(CAPTIONS) == {*ALL, "comparison"}
+    assert "complete" not in CAPTIONS["collapse"].words()
+    assert "Zero is complete collapse." in CAPTIONS["collapse"].words(is_balanced=True)
+    assert "corner" not in CAPTIONS["geometry"].words()
+    assert "the paper's panel" in CAPTIONS["collapse"].words(has_panel=True)
+
+
+def test_a_diverged_run_is_in_no_figure(tmp_path):
+    results = constructed.table(status=lambda depth, seed: "diverged" if depth == 16 else "finished")
+    assert draw_figures(tmp_path, results) == ["collapse", "gap", "gap_parts", "objective", "penalty", "accuracy"]
 
 
 def test_the_optimum_is_drawn_below_the_objective(figures):
@@ -96,9 +182,9 @@ def test_the_optimum_is_drawn_below_the_objective(figures):
 
 def test_runs_without_an_optimum_get_no_gap_and_no_line_for_it(tables, tmp_path):
     results, curves, networks = tables
-    without = results.assign(gap=math.nan, gufm_optimum=math.nan)
+    without = results.assign(gap=math.nan, gufm_optimum=math.nan, gap_spread=math.nan)
     drawn = draw_figures(tmp_path, without, curves.assign(gap=math.nan, gufm_optimum=math.nan), networks)
-    assert drawn == [name for name in ALL if name != "gap"]
+    assert drawn == [name for name in ALL if not name.startswith("gap")]
     with styled():
         labels = objective_figure(without).axes[0].get_legend_handles_labels()[1]
     assert not any(label.startswith("optimum") for label in labels)

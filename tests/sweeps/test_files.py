@@ -1,11 +1,28 @@
 """Files of a sweep are there whole or not at all, and damage is named."""
 
+import math
+import os
+
+import pandas as pd
 import pytest
 
+from hf_ncollapse import CollapseResNetConfig, CollapseResNetForImageClassification
 from hf_ncollapse.sweeps.files import read_json, read_table, write_atomically, write_json
-from hf_ncollapse.sweeps.results import COLUMNS, collect_results, read_results, results_table, write_results
+from hf_ncollapse.sweeps.results import (
+    COLUMNS,
+    collect_results,
+    finished_runs,
+    read_results,
+    results_table,
+    write_results,
+)
+from hf_ncollapse.sweeps.run_folder import write_run
+from hf_ncollapse.training.data import load_classification_data
 
-ROW = dict.fromkeys(COLUMNS, 1 / 3) | dict.fromkeys(COLUMNS[:6], "x") | {"depth": 2, "seed": 0, "steps": 5}
+SETTINGS = {"sweep": "s", "architecture": "L-RN1", "norm_placement": "post", "norm_scale": "sqrt", "dataset": "digits"}
+SETTINGS |= {"loss": "mse", "classifier_bias": True, "initialization": "scratch", "l2_depth_scaling": "inverse"}
+SETTINGS |= {"l2_coefficient": 0.005, "classifier_l2_coefficient": 0.01}
+ROW = dict.fromkeys(COLUMNS, 1 / 3) | SETTINGS | {"depth": 2, "seed": 0, "steps": 5, "status": "finished"}
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path):
@@ -39,7 +56,41 @@ def test_a_table_is_read_back_with_every_digit_and_sorted_by_depth_and_seed(tmp_
     again = read_results(tmp_path)
     assert again[["depth", "seed"]].to_numpy().tolist() == [[2, 0], [2, 1], [10, 0]]
     assert again["gap"].tolist() == [1 / 3] * 3
-    assert tuple(again.columns)[: len(COLUMNS)] == COLUMNS
+    assert tuple(again.columns) == COLUMNS
+    assert again["classifier_bias"].tolist() == [True] * 3
+    assert set(zip(again["l2_coefficient"], again["classifier_l2_coefficient"], strict=True)) == {(0.005, 0.01)}
+
+
+def test_a_diverged_run_keeps_its_row_with_its_settings_and_no_numbers(tmp_path):
+    for depth, name, content in (
+        (2, "metrics.json", ROW),
+        (4, "failure.json", {**SETTINGS, "depth": 4, "seed": 0, "status": "diverged", "steps": 7, "error": "NaN"}),
+        (8, "failure.json", {**SETTINGS, "depth": 8, "seed": 0, "error": "out of memory"}),
+    ):
+        folder = tmp_path / f"depth-{depth}" / "seed-0"
+        folder.mkdir(parents=True)
+        write_json(folder / name, content)
+    write_results(tmp_path, collect_results(tmp_path))
+    results = read_results(tmp_path)
+    assert results[["depth", "status", "steps"]].values.tolist() == [[2, "finished", 5], [4, "diverged", 7]]
+    diverged = results.iloc[1]
+    assert diverged[list(SETTINGS)].to_dict() == SETTINGS
+    numbers = [name for name in COLUMNS if name not in (*SETTINGS, "depth", "seed", "steps", "status")]
+    assert diverged[numbers].isna().all()
+    assert finished_runs(results)["depth"].tolist() == [2]
+
+
+@pytest.mark.parametrize("name", ["test_accuracy", "gufm_optimum", "gap", "gap_fit", "nc1_bound", "start_gap"])
+def test_what_not_every_run_has_may_be_empty(tmp_path, name):
+    write_results(tmp_path, results_table([ROW | {name: None}]))
+    assert math.isnan(read_results(tmp_path)[name].item())
+
+
+@pytest.mark.parametrize(("name", "value"), [("nc1", None), ("nc1", "many"), ("status", "stopped"), ("loss", None)])
+def test_a_finished_run_without_what_every_run_has_is_damage(tmp_path, name, value):
+    pd.DataFrame([ROW | {name: value}], columns=list(COLUMNS)).to_csv(tmp_path / "results.csv", index=False)
+    with pytest.raises(ValueError, match=r"results.csv is damaged"):
+        read_results(tmp_path)
 
 
 def test_a_damaged_table_or_run_is_an_error_that_names_it(tmp_path):
@@ -53,3 +104,46 @@ def test_a_damaged_table_or_run_is_an_error_that_names_it(tmp_path):
     (run / "metrics.json").write_text("{")
     with pytest.raises(ValueError, match=r"seed-0/metrics.json is damaged"):
         collect_results(tmp_path)
+
+
+@pytest.fixture
+def disk(monkeypatch) -> list[tuple[str, str]]:
+    """What is synced to the disk and what is renamed, in order, by name."""
+    done = []
+    fsync, replace = os.fsync, os.replace
+
+    def recorded_fsync(descriptor):
+        done.append(("sync", os.readlink(f"/proc/self/fd/{descriptor}")))
+        fsync(descriptor)
+
+    def recorded_replace(source, target, **keywords):
+        done.append(("rename", str(target)))
+        replace(source, target, **keywords)
+
+    monkeypatch.setattr(os, "fsync", recorded_fsync)
+    monkeypatch.setattr(os, "replace", recorded_replace)
+    return done
+
+
+def test_a_file_and_then_its_name_are_on_the_disk_when_it_is_written(tmp_path, disk):
+    write_json(tmp_path / "a.json", {})
+    temporary = disk[0][1]
+    assert temporary.startswith(f"{tmp_path}/.a.json.")
+    assert disk == [("sync", temporary), ("rename", str(tmp_path / "a.json")), ("sync", str(tmp_path))]
+
+
+def test_a_run_is_on_the_disk_with_its_folders_before_its_metrics_say_so(tmp_path, disk):
+    folder = tmp_path / "sweep" / "depth-1" / "seed-0"
+    (folder / "checkpoint-5").mkdir(parents=True)
+    (folder / "checkpoint-5" / "optimizer.pt").touch()
+    data = load_classification_data("digits", train_samples=50)
+    config = CollapseResNetConfig(num_hidden_layers=1, hidden_size=16, image_size=8, num_channels=1, num_labels=10)
+    write_run(folder, CollapseResNetForImageClassification(config), data, [], {"gap": 1.0})
+
+    end = disk.index(("rename", str(folder / "metrics.json")))
+    before = {path for what, path in disk[:end] if what == "sync"}
+    written = {str(path) for path in folder.iterdir()} - {str(folder / "metrics.json")}
+    assert {"model.safetensors", "config.json"} <= {os.path.basename(path) for path in written}
+    assert before >= written | {str(folder), str(folder.parent), str(folder.parent.parent)}
+    assert disk[end + 1 :] == [("sync", str(folder))]
+    assert not (folder / "checkpoint-5").exists()

@@ -25,10 +25,24 @@ def parse(tmp_path):
 
 
 def test_numbers_that_yaml_reads_as_text_are_cast(parse):
-    (recipe,) = parse(learning_rate="1e-4", l2_coefficient="5e-3", normalize_embeddings="false", seeds="[0, 1]")
+    (recipe,) = parse(learning_rate="1e-4", l2_coefficient="5e-3", classifier_bias="false", seeds="[0, 1]")
     assert recipe.training["learning_rate"] == 1e-4
-    assert recipe.model.given() == {"l2_coefficient": 0.005, "normalize_embeddings": False}
+    assert recipe.model.given() == {"l2_coefficient": 0.005, "classifier_bias": False}
     assert recipe.sweep.seeds == [0, 1]
+
+
+def test_every_field_of_the_objective_reaches_the_networks(parse):
+    fields = {
+        "l2_coefficient": 0.01, "classifier_l2_coefficient": 0.02, "l2_depth_scaling": "inverse_all",
+        "classifier_bias": True, "is_causal": False, "pooling": "mean",
+    }  # fmt: skip
+    (recipe,) = parse(**fields)
+    assert recipe.model.given() == fields
+
+
+def test_a_full_batch_is_part_of_the_training(parse):
+    (recipe,) = parse(full_batch="true", per_device_train_batch_size=500)
+    assert recipe.training == {"full_batch": True, "per_device_train_batch_size": 500, "output_dir": "runs"}
 
 
 def test_the_command_line_wins_over_the_file(parse):
@@ -71,6 +85,13 @@ def test_lists_of_grid_fields_are_a_sweep_for_every_combination(parse):
         ({"loss": "hinge"}, r"loss"),
         ({"train_samples": 0}, r"train_samples is 0"),
         ({"optim": "adamw_torch"}, r"optim is 'adamw_torch'; for the exact objective"),
+        ({"weight_decay": 0.005}, r"weight_decay is 0.005; the penalty is l2_coefficient and classifier_l2"),
+        (
+            {"full_batch": "true", "gradient_accumulation_steps": 2},
+            r"gradient_accumulation_steps is 2; with",
+        ),
+        ({"pooling": "cls"}, r"--pooling"),
+        ({"l2_depth_scaling": "linear"}, r"--l2_depth_scaling"),
         ({"max_grad_norm": 1}, r"max_grad_norm is 1.0; for the exact objective"),
         ({"seed": 3}, r"seed is 3; a sweep sets it for each run"),
     ],

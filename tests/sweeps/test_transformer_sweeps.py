@@ -31,8 +31,9 @@ def test_the_papers_names_stand_for_the_number_of_linear_layers(name):
     model = build_model(name, config, data)
     block = model.network.layers[0]
     assert config.architecture_name == name
-    assert (block.attention.branch.output_projection is not None) == (name[3] == "2")
-    assert (block.mlp.branch.input_projection is not None) == (name[4] == "2")
+    matrices = {"1": {"query_key", "value_output"}, "2": {"query", "key", "value", "output"}}[name[3]]
+    assert {key.partition(".")[0] for key in block.attention.state_dict()} == matrices
+    assert (block.feed_forward.linear_2 is not None) == (name[4] == "2")
     assert config.num_labels == 10
 
 
@@ -69,7 +70,7 @@ def test_a_text_sweep_saves_the_tokenizer_with_the_model(tmp_path, monkeypatch):
         tmp_path / "runs",
         architecture="L-T12",
         num_attention_heads=2,
-        pooling="cls",
+        pooling="mean",
         dataset="some-user/reviews",
         tokenizer="word",
         max_length=6,
@@ -90,4 +91,4 @@ def test_a_text_sweep_saves_the_tokenizer_with_the_model(tmp_path, monkeypatch):
 def test_a_transformers_option_on_a_residual_network_is_an_error():
     data = load_classification_data("digits", train_samples=100)
     with pytest.raises(ValueError, match="pooling cannot be set for L-RN1"):
-        build_config("L-RN1", 2, ModelArguments(pooling="cls"), data)
+        build_config("L-RN1", 2, ModelArguments(pooling="mean"), data)

@@ -1,90 +1,158 @@
-"""The optimum J* of the unconstrained features model, and the bound J ≥ J* for every network."""
+"""The optimum J* of the unconstrained features model, and the dual that certifies it."""
 
-import functools
-import itertools
 import math
+import pickle
 
 import pytest
 import torch
+from free_features import free_objective, minimum_over_free_features
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_ncollapse import (
-    CollapseResNetConfig,
-    CollapseResNetForImageClassification,
-    CollapseTransformerConfig,
-    CollapseTransformerForImageClassification,
-)
-from hf_ncollapse.theory import gufm_optimum, orthogonal_frame, simplex_etf
+from hf_ncollapse.theory import expected_slopes, gufm_optimum, orthogonal_frame, simplex_etf
+
+KNOWN = [
+    # counts, λ, r, loss, bias, J*
+    ([1] * 10, 0.005, 8, "cross_entropy", False, 0.0227593675),
+    ([1] * 10, 0.005, 8, "cross_entropy", True, 0.0227593675),
+    ([1] * 2, 0.005, 8, "cross_entropy", False, 0.00158469586),
+    ([1] * 20, 0.005, 8, "cross_entropy", False, 0.0501130853),
+    ([1] * 10, 0.005, 1, "cross_entropy", False, 0.4753171891),
+    ([1] * 2, 0.005, 1, "cross_entropy", False, 0.0363576697),
+    ([1] * 4, 0.05, 1, "cross_entropy", False, 0.5592323946),
+    ([1] * 10, 0.1, 1, "cross_entropy", False, 1.8652576822),
+    ([8, 4, 2, 2], 0.005, 1, "cross_entropy", False, 0.1374445919),
+    ([1] * 10, 0.005, 8, "mse", False, 0.00039032006),
+    ([1] * 10, 0.005, 1, "mse", False, 0.0238095238),
+    ([8, 4, 2, 2], 0.005, 1, "mse", False, 0.0097339202),
+    ([1] * 10, 0.005, 8, "mse", True, 0.00031618393),
+    ([1] * 10, 0.005, 1, "mse", True, 0.0193779904),
+    ([1] * 4, 0.05, 4, "mse", True, 0.0034829721),
+]
+
+
+@pytest.mark.parametrize(("counts", "l2_coefficient", "radius", "loss", "bias", "objective"), KNOWN)
+def test_the_optimum_has_the_known_value_which_a_free_minimisation_finds_too(
+    counts, l2_coefficient, radius, loss, bias, objective
+):
+    optimum = gufm_optimum(counts, l2_coefficient, radius=radius, loss=loss, classifier_bias=bias)
+    assert optimum.objective == pytest.approx(objective, abs=1e-10)
+    assert optimum.fit + optimum.regularization == pytest.approx(optimum.objective, abs=1e-15)
+    assert optimum.is_numerical is (loss == "cross_entropy" and len(set(counts)) > 1)
+    found = minimum_over_free_features(
+        counts, l2_coefficient, radius, loss, len(counts) + 2, classifier_bias=bias, starts=1
+    )
+    assert found == pytest.approx(objective, abs=1e-9)
 
 
 @pytest.mark.parametrize(
-    ("counts", "l2_coefficient", "radius", "cross_entropy", "classifier_norm", "mse"),
-    [
-        ([7] * 10, 0.005, 1, 0.4753171891, 3.4898554, 0.0238095238),
-        ([1] * 2, 0.005, 1, 0.0363576697, 2.2402359, 0.0049504950),
-        ([3] * 4, 0.05, 1, 0.5592323946, 1.6549594, 0.0833333333),
-        ([5] * 10, 0.005, 8, 0.0227593675, 0.8480074, 0.0003903201),
-        ([5] * 10, 0.1, 1, 1.8652576822, 0.8616961, 0.25),
-        ([2] * 100, 0.005, 1, 3.6449827087, 1.8911654, 0.1666666667),
-        ([8, 4, 2, 2], 0.005, 1, 0.1374445919, None, 0.0097339202),
-    ],
+    ("num_classes", "l2_coefficient", "radius", "norm"),
+    [(10, 0.005, 8, 0.8480074), (10, 0.005, 1, 3.4898554), (100, 0.005, 1, 1.8911654)],
 )
-def test_the_optimum_has_the_known_values(counts, l2_coefficient, radius, cross_entropy, classifier_norm, mse):
-    by_cross_entropy = gufm_optimum(counts, l2_coefficient, radius=radius)
-    by_mse = gufm_optimum(counts, l2_coefficient, loss="mse", radius=radius)
-    assert by_cross_entropy.objective == pytest.approx(cross_entropy, abs=1e-10)
-    assert by_mse.objective == pytest.approx(mse, abs=1e-10)
-    if classifier_norm is not None:
-        assert by_cross_entropy.classifier_norm == pytest.approx(classifier_norm, abs=1e-7)
-    assert by_cross_entropy.is_numerical is (len(set(counts)) > 1)
-    assert by_mse.is_numerical is False
+def test_balanced_cross_entropy_has_the_known_classifier_norm(num_classes, l2_coefficient, radius, norm):
+    optimum = gufm_optimum([3] * num_classes, l2_coefficient, radius=radius)
+    assert optimum.classifier_norm == pytest.approx(norm, abs=1e-7)
 
 
-def free_objective(features, classifier, labels, l2_coefficient, loss):
-    """The GUFM's objective at given features and classifier."""
-    logits = features @ classifier.T
-    if loss == "cross_entropy":
-        fit = torch.nn.functional.cross_entropy(logits, labels)
-    else:
-        fit = (logits - torch.eye(logits.shape[1], dtype=logits.dtype)[labels]).square().sum(1).mean() / 2
-    return fit + l2_coefficient / 2 * classifier.square().sum()
-
-
-def minimum_over_free_features(counts, l2_coefficient, radius, loss, width, starts=3):
-    """min over W and one free feature a *sample*, mean 0 and norm r, by L-BFGS from several starts."""
-    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
-    generator = torch.Generator().manual_seed(1)
-    values = []
-    for _ in range(starts):
-        x = torch.randn(len(labels), width, dtype=torch.float64, generator=generator, requires_grad=True)
-        w = torch.randn(len(counts), width, dtype=torch.float64, generator=generator, requires_grad=True)
-        optimizer = torch.optim.LBFGS(
-            [x, w], max_iter=3000, tolerance_grad=1e-11, tolerance_change=0, line_search_fn="strong_wolfe"
-        )
-
-        def closure(x=x, w=w, optimizer=optimizer):
-            optimizer.zero_grad()
-            centred = x - x.mean(1, keepdim=True)
-            features = radius * centred / centred.norm(dim=1, keepdim=True)
-            objective = free_objective(features, w, labels, l2_coefficient, loss)
-            objective.backward()
-            return objective
-
-        optimizer.step(closure)
-        values.append(closure().item())
-    return min(values)
-
-
+@pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
 @pytest.mark.parametrize(
     ("counts", "l2_coefficient", "radius"),
-    [([2, 2], 0.05, 1.0), ([2, 2, 2], 0.01, 1.0), ([3, 2, 1], 0.02, 1.0), ([1, 1, 1, 1], 0.05, 2.5), ([4, 1], 0.1, 1)],
+    [
+        ([2, 2], 0.05, 1.0),
+        ([3, 2, 1], 0.02, 1.0),
+        ([1, 1, 1, 1], 0.05, 2.5),
+        ([4, 1], 0.1, 1),
+        ([4, 2, 1, 1], 0.05, 4),
+    ],
 )
-def test_the_optimum_equals_a_minimisation_over_free_features_of_every_sample(counts, l2_coefficient, radius, loss):
-    found = minimum_over_free_features(counts, l2_coefficient, radius, loss, width=len(counts) + 2)
-    expected = gufm_optimum(counts, l2_coefficient, loss=loss, radius=radius).objective
-    assert found == pytest.approx(expected, abs=1e-8)
+def test_the_optimum_equals_a_minimisation_over_free_features_of_every_sample(
+    counts, l2_coefficient, radius, loss, bias
+):
+    found = minimum_over_free_features(
+        counts, l2_coefficient, radius, loss, width=len(counts) + 2, classifier_bias=bias
+    )
+    optimum = gufm_optimum(counts, l2_coefficient, loss=loss, radius=radius, classifier_bias=bias)
+    assert found == pytest.approx(optimum.objective, abs=1e-8)
+    assert found >= optimum.lower_bound - 1e-13
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+@pytest.mark.parametrize("radius", [1.0, 8.0])
+@pytest.mark.parametrize("l2_coefficient", [1e-4, 0.005, 0.1])
+@pytest.mark.parametrize("counts", [(8, 4, 2, 2), (5000, 500, 50, 5), (2, 2, 2)])
+def test_the_dual_certifies_every_optimum(counts, l2_coefficient, radius, loss, bias):
+    optimum = gufm_optimum(counts, l2_coefficient, loss=loss, radius=radius, classifier_bias=bias)
+    assert optimum.objective - 1e-7 <= optimum.lower_bound <= optimum.objective + 1e-14
+    if not optimum.is_numerical:
+        assert optimum.lower_bound == pytest.approx(optimum.objective, rel=1e-12)
+    # Feasible: Diag(δ) ⪰ M, probabilities, and no pull on a bias.
+    shares, labels = optimum.problem.groups()
+    targets = optimum.dual.targets()
+    pulls = shares[:, None] * (labels - targets)
+    slack = torch.diag(optimum.dual.multipliers) - pulls @ pulls.T
+    assert torch.linalg.eigvalsh(slack)[0] >= -1e-15
+    if loss == "cross_entropy":
+        assert targets.min() >= 0
+        torch.testing.assert_close(targets.sum(1), torch.ones(len(counts), dtype=torch.float64))
+    if bias:
+        assert pulls.sum(0).abs().max() < 1e-15
+
+
+def test_a_dual_point_far_from_the_optimum_is_certified_too():
+    from hf_ncollapse.theory.numerical import certified_dual
+
+    generator = torch.Generator().manual_seed(0)
+    for loss in ("cross_entropy", "mse"):
+        optimum = gufm_optimum([4, 2, 1], 0.01, radius=2.0, loss=loss, classifier_bias=True)
+        shares, labels = optimum.problem.groups()
+        for scale in (0.0, 1e-3, 1.0, 100.0):
+            logits, classifier = (scale * torch.randn(3, n, dtype=torch.float64, generator=generator) for n in (3, 5))
+            bound = certified_dual(optimum.problem, shares, labels, logits, classifier).value
+            assert bound <= optimum.objective + 1e-12
+
+
+def test_the_geometry_of_an_optimum_is_collapsed_where_the_theory_says_so():
+    for loss, bias in (("cross_entropy", False), ("cross_entropy", True), ("mse", False), ("mse", True)):
+        balanced = gufm_optimum([3] * 4, 0.005, radius=8, loss=loss, classifier_bias=bias)
+        assert (balanced.nc2, balanced.nc3) == (pytest.approx(0, abs=1e-15), 0)
+        imbalanced = gufm_optimum([8, 4, 2, 2], 0.1, radius=1, loss=loss, classifier_bias=bias)
+        assert imbalanced.nc2 > 0.1
+        assert 0 <= imbalanced.nc3 < 0.01
+    norms = torch.tensor([n / 16 / (n / 16 + 0.1) for n in (8, 4, 2, 2)])  # of MSE's rows of W at r = 1
+    gram = torch.diag(norms**2)
+    nearest = gram - (norms**2).mean() * torch.eye(4)
+    found = gufm_optimum([8, 4, 2, 2], 0.1, radius=1, loss="mse").nc2
+    assert found == pytest.approx((nearest.norm() / gram.norm()).item(), abs=1e-6)
+
+
+def test_the_numerical_optimum_of_equal_classes_is_the_collapsed_one():
+    from hf_ncollapse.theory.numerical import numerical
+
+    for loss, bias in (("cross_entropy", False), ("mse", False), ("mse", True)):
+        expected = gufm_optimum([3] * 4, 0.01, radius=2, loss=loss, classifier_bias=bias)
+        found = numerical(expected.problem)
+        for name in ("objective", "fit", "regularization", "lower_bound", "classifier_norm", "logit_margin"):
+            assert getattr(found, name) == pytest.approx(getattr(expected, name), abs=1e-7)
+        assert (found.nc2, found.nc3) == (pytest.approx(0, abs=1e-5), pytest.approx(0, abs=1e-7))
+
+
+@pytest.mark.parametrize(("loss", "bias"), [("cross_entropy", False), ("mse", False), ("mse", True)])
+def test_closed_forms_take_memory_linear_in_the_number_of_classes(loss, bias):
+    optimum = gufm_optimum([1] * 200_000, 1e-6, radius=8, loss=loss, classifier_bias=bias)
+    assert optimum.lower_bound == pytest.approx(optimum.objective, rel=1e-9)
+    tensors = (optimum.problem.counts, optimum.dual.multipliers, optimum.dual.other_targets, optimum.dual.own_targets)
+    assert sum(tensor.numel() for tensor in tensors) <= 3 * 200_000 + 1
+
+
+def test_an_optimum_can_be_pickled():
+    optimum = pickle.loads(pickle.dumps(gufm_optimum([2, 1], 0.1, radius=1)))  # noqa: S301
+    assert optimum.objective == gufm_optimum([2, 1], 0.1, radius=1).objective
+
+
+def test_the_rates_are_those_of_quantities_quadratic_or_linear_in_the_distance():
+    assert expected_slopes() == {"gap": -1.0, "nc1": -1.0, "nc2": -0.5, "nc3": -1.0}
 
 
 @pytest.mark.parametrize(("l2_coefficient", "radius"), [(1e-6, 1.0), (0.01, 0.5), (1.0, 4.0)])
@@ -187,99 +255,27 @@ def test_balanced_cross_entropy_is_stationary_and_below_a_zero_classifier(num_cl
         (([5, 5], math.nan), {}, r"l2_coefficient is nan"),
         (([5, 5], 0.1), {"radius": 0}, r"radius is 0; it must be > 0"),
         (([5, 5], 0.1), {"loss": "hinge"}, r"loss is 'hinge'; it takes 'cross_entropy' or 'mse'"),
+        (([5, 5], 0.1), {"conflicts": [[1, 1, 0]]}, r"conflicts has shape \(1, 3\); it takes \(m, 2\)"),
+        (([5, 5], 0.1), {"conflicts": [1, 1]}, r"conflicts has shape \(2,\)"),
+        (([5, 5], 0.1), {"conflicts": [[1.5, 1]]}, "conflicts takes rows of whole counts"),
+        (([5, 5], 0.1), {"conflicts": [[2, -1]]}, "conflicts takes rows of whole counts"),
+        (([5, 5], 0.1), {"conflicts": [[0, 0]]}, "each of at least 1 sample"),
+        (([5, 5], 0.1), {"conflicts": [[3, 1], [3, 1]]}, "conflicts has 6 samples of class 0; class_counts, .* has 5"),
+        (([5, 5], 0.1), {"conflicts": [[1, 1]], "hidden_size": 2}, "needs at least 3 with conflicts"),
         (([5] * 10, 0.1), {"hidden_size": 9}, r"hidden_size is 9; the simplex ETF of 10 classes .* needs at least 10"),
         (([5] * 10, 0.1), {"hidden_size": 10, "loss": "mse"}, r"the orthogonal frame of 10 .* needs at least 11"),
     ],
 )
 def test_an_argument_out_of_range_is_an_error_that_names_it(arguments, keywords, message):
     with pytest.raises(ValueError, match=message):
-        gufm_optimum(*arguments, **keywords)
+        gufm_optimum(*arguments, **{"radius": 1.0} | keywords)
 
 
 def test_the_smallest_feasible_width_is_accepted_and_is_enough():
-    gufm_optimum([5] * 4, 0.1, hidden_size=4)
-    gufm_optimum([5] * 4, 0.1, hidden_size=5, loss="mse")
+    gufm_optimum([5] * 4, 0.1, radius=1, hidden_size=4)
+    gufm_optimum([5] * 4, 0.1, radius=1, hidden_size=5, loss="mse")
+    gufm_optimum([5] * 4, 0.1, radius=1, hidden_size=4, loss="mse", classifier_bias=True)
     for loss, width in (("cross_entropy", 3), ("mse", 4)):
         found = minimum_over_free_features([1, 1, 1], 0.02, 1.0, loss, width)
-        expected = gufm_optimum([1, 1, 1], 0.02, loss=loss, hidden_size=width).objective
+        expected = gufm_optimum([1, 1, 1], 0.02, radius=1, loss=loss, hidden_size=width).objective
         assert found == pytest.approx(expected, abs=1e-8)
-
-
-# The bound on networks
-
-RESNETS = [
-    (CollapseResNetForImageClassification, CollapseResNetConfig, {"linear_layers_per_block": layers})
-    for layers in (1, 2)
-]
-TRANSFORMERS = [
-    (
-        CollapseTransformerForImageClassification,
-        CollapseTransformerConfig,
-        {"patch_size": 2, "attention_linear_layers": attention, "mlp_linear_layers": mlp},
-    )
-    for attention, mlp in itertools.product((1, 2), (1, 2))
-]
-
-
-known_optimum = functools.cache(gufm_optimum)
-
-
-@given(
-    family=st.sampled_from(RESNETS + TRANSFORMERS),
-    placement=st.sampled_from(["pre", "post"]),
-    scale=st.sampled_from(["unit", "sqrt"]),
-    loss=st.sampled_from(["cross_entropy", "mse"]),
-    counts=st.sampled_from([(1, 1), (3, 1), (2, 2, 2), (4, 2, 1), (1, 1, 1, 1), (3, 2, 2, 1)]),
-    l2_coefficient=st.sampled_from([1e-4, 0.01, 0.3]),
-    depth=st.integers(1, 2),
-    steps=st.sampled_from([0, 5]),
-    seed=st.integers(0, 1000),
-)
-@settings(max_examples=30, deadline=None)
-def test_no_network_trained_or_not_has_an_objective_below_the_optimum(
-    family, placement, scale, loss, counts, l2_coefficient, depth, steps, seed
-):
-    torch.manual_seed(seed)
-    model_class, config_class, fields = family
-    config = config_class(
-        hidden_size=8, num_hidden_layers=depth, image_size=4, norm_placement=placement, norm_scale=scale, loss=loss,
-        l2_coefficient=l2_coefficient, num_labels=len(counts), **fields,
-    )  # fmt: skip
-    model = model_class(config).double()
-    images = torch.randn(sum(counts), 1, 4, 4, dtype=torch.float64)
-    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
-    radius = 1.0 if scale == "unit" else math.sqrt(8)
-    optimum = known_optimum(counts, l2_coefficient, loss=loss, radius=radius, hidden_size=8).objective
-
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
-    for _ in range(steps + 1):
-        objective = model(images, labels=labels).loss + model.regularization()
-        assert objective.item() >= optimum - 1e-12
-        optimizer.zero_grad()
-        objective.backward()
-        optimizer.step()
-
-
-@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
-def test_a_network_trained_long_comes_near_the_optimum_and_stays_above_it(loss):
-    torch.manual_seed(0)
-    model = CollapseResNetForImageClassification(
-        CollapseResNetConfig(
-            hidden_size=16, num_hidden_layers=6, image_size=4, num_labels=4, l2_coefficient=0.005, loss=loss
-        )
-    ).double()
-    labels = torch.arange(12) % 4
-    prototypes = torch.randn(4, 1, 4, 4, dtype=torch.float64)
-    images = prototypes[labels] + 0.1 * torch.randn(12, 1, 4, 4, dtype=torch.float64)
-    optimum = gufm_optimum([3] * 4, 0.005, loss=loss, hidden_size=16).objective
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 200)
-    smallest = math.inf
-    for _ in range(200):
-        objective = model(images, labels=labels).loss + model.regularization()
-        optimizer.zero_grad()
-        objective.backward()
-        optimizer.step()
-        schedule.step()
-        smallest = min(smallest, objective.item())
-    assert optimum < smallest < optimum + 0.05

@@ -34,6 +34,46 @@ def test_an_argument_that_changes_the_objective_is_refused_unless_it_is_named(ke
     assert getattr(allowed, name) == keywords[name]
 
 
+@pytest.mark.parametrize("changed_objective", [None, ["weight_decay"]])
+def test_a_weight_decay_is_refused_because_the_config_says_it(changed_objective):
+    message = "weight_decay is 0.1; the penalty is l2_coefficient and classifier_l2_coefficient of the model's config"
+    with pytest.raises(ValueError, match=message):
+        CollapseTrainingArguments(output_dir="unused", weight_decay=0.1, changed_objective=changed_objective)
+    assert CollapseTrainingArguments(output_dir="unused", weight_decay=0.0).weight_decay == 0
+
+
+def test_a_full_batch_takes_no_accumulation_of_the_users_own():
+    message = "gradient_accumulation_steps is 2; with full_batch it follows from per_device_train_batch_size"
+    with pytest.raises(ValueError, match=message):
+        CollapseTrainingArguments(output_dir="unused", full_batch=True, gradient_accumulation_steps=2)
+
+
+@pytest.mark.parametrize(
+    ("num_samples", "size", "num_processes", "expected"),
+    [(17, 17, 1, 1), (17, 16, 1, 2), (17, 5, 1, 4), (17, 5, 2, 2), (20, 5, 2, 2), (21, 5, 2, 3), (1, 5, 2, 1)],
+)
+def test_a_full_batch_takes_as_many_micro_batches_as_hold_all_samples(
+    monkeypatch, num_samples, size, num_processes, expected
+):
+    monkeypatch.setattr(CollapseTrainingArguments, "world_size", num_processes)
+    arguments = CollapseTrainingArguments(output_dir="unused", full_batch=True, per_device_train_batch_size=size)
+    assert arguments.micro_batches(num_samples) == expected
+    assert (expected - 1) * size * num_processes < num_samples <= expected * size * num_processes
+
+
+def test_without_a_full_batch_the_micro_batches_are_the_users():
+    arguments = CollapseTrainingArguments(output_dir="unused", gradient_accumulation_steps=3)
+    assert arguments.micro_batches(17) == 3
+
+
+def test_a_full_batch_has_a_larger_default_size_and_a_given_one_stays():
+    def size(**keywords):
+        return CollapseTrainingArguments(output_dir="unused", **keywords).per_device_train_batch_size
+
+    assert (size(), size(full_batch=True)) == (128, 10_000)
+    assert size(per_device_train_batch_size=7) == size(full_batch=True, per_device_train_batch_size=7) == 7
+
+
 def test_options_of_the_optimiser_are_numbers_by_name():
     def options(text):
         return CollapseTrainingArguments(output_dir="unused", optim="sgd", optim_args=text).optimizer_options()

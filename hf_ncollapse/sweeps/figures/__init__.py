@@ -5,20 +5,23 @@ from pathlib import Path
 import pandas as pd
 
 from ..network_measurements import NetworkMeasurements
-from .comparison import comparison_figure
-from .depth import collapse_figure, gap_figure, objective_figure, penalty_figure
-from .networks import geometry_figure, layers_figure
+from ..paper_figures import PaperPanel
+from ..results import finished_runs
+from . import comparison, depth, networks, training
+from .caption import Caption
 from .style import save, styled
-from .training import training_figure
 
-__all__ = ["draw_comparison", "draw_figures"]
+__all__ = ["CAPTIONS", "Caption", "draw_comparison", "draw_figures"]
+
+CAPTIONS = depth.CAPTIONS | training.CAPTIONS | networks.CAPTIONS | comparison.CAPTIONS
 
 
 def draw_figures(
     folder: Path,
     results: pd.DataFrame,
     curves: pd.DataFrame | None = None,
-    networks: NetworkMeasurements | None = None,
+    measured: NetworkMeasurements | None = None,
+    panel: PaperPanel | None = None,
 ) -> list[str]:
     """Draw what the tables allow into `folder`/figures, and return the figures' names in reading order.
 
@@ -26,19 +29,24 @@ def draw_figures(
         folder: the sweep's folder.
         results: its table.
         curves: from `training_curves`.
-        networks: from `measure_networks`.
+        measured: from `measure_networks`.
+        panel: of the paper, to be drawn behind the collapse.
     """
-    makers = {"collapse": lambda: collapse_figure(results)}
+    results = finished_runs(results)
+    makers = {"collapse": lambda: depth.collapse_figure(results, panel)}
     if results["gap"].notna().any():
-        makers["gap"] = lambda: gap_figure(results)
-    makers["objective"] = lambda: objective_figure(results)
-    makers["penalty"] = lambda: penalty_figure(results)
+        makers["gap"] = lambda: depth.gap_figure(results)
+    if results["gap_spread"].notna().any():
+        makers["gap_parts"] = lambda: depth.gap_parts_figure(results)
+    makers["objective"] = lambda: depth.objective_figure(results)
+    makers["penalty"] = lambda: depth.penalty_figure(results)
+    makers["accuracy"] = lambda: depth.accuracy_figure(results)
     if curves is not None and len(curves):
-        makers["training"] = lambda: training_figure(curves)
-    if networks is not None and len(networks.layers):
-        makers["layers"] = lambda: layers_figure(networks.layers)
-    if networks is not None and len(networks.geometry):
-        makers["geometry"] = lambda: geometry_figure(networks.geometry)
+        makers["training"] = lambda: training.training_figure(curves)
+    if measured is not None and len(measured.layers):
+        makers["layers"] = lambda: networks.layers_figure(measured.layers)
+    if measured is not None and len(measured.geometry):
+        makers["geometry"] = lambda: networks.geometry_figure(measured.geometry)
     for name, make in makers.items():
         with styled():
             save(make(), folder / "figures", name)
@@ -48,4 +56,8 @@ def draw_figures(
 def draw_comparison(folder: Path, sweeps: dict[str, pd.DataFrame]) -> None:
     """Draw several sweeps' results together, as comparison.png and comparison.svg in `folder`/figures."""
     with styled():
-        save(comparison_figure(sweeps), folder / "figures", "comparison")
+        save(
+            comparison.comparison_figure({name: finished_runs(results) for name, results in sweeps.items()}),
+            folder / "figures",
+            "comparison",
+        )

@@ -5,14 +5,22 @@ from collections.abc import Mapping
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .style import SWEEPS, depth_axis, legend_above, log_axis, new_figure, plot_over_depth
+from ..quantities import QUANTITIES
+from .caption import Caption
+from .style import PALETTE, SWEEPS, depth_axis, legend_above, log_axis, new_figure, plot_over_depth
+
+CAPTIONS = {
+    "comparison": Caption(
+        "Beside other sweeps", "Gap, NC1 and NC2 against depth, mean ± one standard deviation over the seeds."
+    )
+}
 
 
 def comparison_figure(sweeps: Mapping[str, pd.DataFrame]) -> Figure:
     """Gap, NC1 and NC2 of several sweeps against depth, for example from scratch and by continuation.
 
     Args:
-        sweeps: results tables by the name that the legend shows; at most six.
+        sweeps: finished runs by the name that the legend shows; at most six.
 
     Raises:
         ValueError: if there are fewer than two sweeps or more than six.
@@ -20,16 +28,15 @@ def comparison_figure(sweeps: Mapping[str, pd.DataFrame]) -> Figure:
     if not 2 <= len(sweeps) <= len(SWEEPS):
         raise ValueError(f"sweeps has {len(sweeps)} tables; a comparison takes 2 to {len(SWEEPS)}")
     together = pd.concat(sweeps.values())
-    panels = {"gap": "gap $J - J^{*}$", "nc1": "NC1", "nc2": "NC2"}
-    panels = {name: label for name, label in panels.items() if together[name].notna().any()}
+    panels = [name for name in ("gap", "nc1", "nc2") if together[name].notna().any()]
     figure, axes = new_figure(0.6 + 1.35 * len(panels), rows=len(panels), sharex=True)
-    for panel, (quantity, label) in zip(axes, panels.items(), strict=True):
+    for panel, quantity in zip(axes, panels, strict=True):
         for (name, results), (colour, marker) in zip(sweeps.items(), SWEEPS, strict=False):
             if results[quantity].notna().any():
-                plot_over_depth(panel, results, quantity, name, colour, marker)
+                plot_over_depth(panel, results, quantity, name, PALETTE[colour], marker)
         depth_axis(panel, together["depth"].unique())
         log_axis(panel)
-        panel.set_ylabel(label)
+        panel.set_ylabel(QUANTITIES[quantity].label)
         panel.label_outer()
     handles, labels = axes[-1].get_legend_handles_labels()
     legend_above(figure, handles, labels, per_row=2)

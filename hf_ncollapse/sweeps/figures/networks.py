@@ -5,10 +5,29 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from .caption import Caption
 from .style import CLASSES, INK, MUTED, depth_colours, legend_above, log_axis, new_figure
 
 # More names than this do not fit under a figure.
 _MOST_NAMES = 20
+
+
+CAPTIONS = {
+    "layers": Caption(
+        "Collapse through the network",
+        "NC1 on the training set of the normalised stream after the embedding and after every block: what the "
+        "classifier would see if the network ended there. The last point is the features' own NC1.",
+        ("nc1",),
+    ),
+    "geometry": Caption(
+        "The classes' geometry",
+        "Some training samples' features (dots), class means (circles) and classifier rows (crosses) of the first "
+        "seed's shallowest and deepest network, about the global mean and scaled by the means' mean norm. The plane "
+        "is the one in which the simplex ETF nearest to the classifier is a regular polygon. Two classes have a line, "
+        "and their largest spread across it.",
+        of_balanced="At complete collapse every feature of a class sits at its corner.",
+    ),
+}
 
 
 def layers_figure(layers: pd.DataFrame) -> Figure:
@@ -23,14 +42,14 @@ def layers_figure(layers: pd.DataFrame) -> Figure:
         mean, deviation = by_layer.mean(), by_layer.std(ddof=1).fillna(0)
         position = mean.index / depth
         axes.plot(
-            position, mean, color=colour, label=f"$L$ = {depth}", marker="o", markersize=2.2, markeredgecolor="none"
+            position, mean, color=colour, label=f"$B$ = {depth}", marker="o", markersize=2.2, markeredgecolor="none"
         )
         axes.fill_between(
             position, (mean - deviation).clip(lower=mean / 10), mean + deviation, color=colour, alpha=0.2, linewidth=0
         )
     axes.set_xlim(-0.03, 1.03)
-    axes.set_xlabel("blocks passed $l / L$ (0: embedding, 1: features)")
-    axes.set_ylabel("NC1 of LN$(h_l)$")
+    axes.set_xlabel("blocks passed $l / B$ (0: embedding, 1: features)")
+    axes.set_ylabel("NC1 of the normalised stream")
     log_axis(axes)
     legend_above(figure)
     return figure
@@ -48,10 +67,12 @@ def geometry_figure(geometry: pd.DataFrame) -> Figure:
     has_names = len(names) <= _MOST_NAMES
     columns = 5 if names.astype(str).str.len().max() <= 8 else 4
     rows_of_names = -(-len(names) // columns) if has_names else 0
-    figure, axes = new_figure(1.75 + 0.16 * rows_of_names, columns=len(shown), sharex=True, sharey=True)
+    figure, axes = new_figure(1.9 + 0.16 * rows_of_names, columns=len(shown), sharex=True, sharey=True)
+    # The panels keep their aspect, which the layout does not see: a title needs room of its own above them.
+    figure.get_layout_engine().set(rect=(0, 0, 1, 0.93))
     for panel, depth in zip(axes, shown, strict=True):
         _network(panel, geometry[geometry["depth"] == depth], len(names))
-        panel.set_title(f"$L$ = {depth}")
+        panel.set_title(f"{depth} residual block{'s' if depth > 1 else ''}")
     if has_names:
         handles = [
             Line2D([], [], linestyle="none", marker="o", color=_colour(label), markeredgecolor="none", label=name)

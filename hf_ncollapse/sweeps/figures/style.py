@@ -9,28 +9,22 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from ..files import write_atomically
+from ..quantities import QUANTITIES
 
 # Width of a column of a two-column paper, in inches.
 COLUMN_WIDTH = 3.3
 INK, MUTED = "#1f2328", "#6e7781"
-# Okabe & Ito's colours, which remain apart for colour-blind readers; each with a marker of its own.
-BLUE, VERMILLION, GREEN, ORANGE, SKY, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7"
-SERIES: Mapping[str, tuple[str, str, str]] = {
-    "nc1": ("NC1", BLUE, "o"),
-    "nc2": ("NC2", VERMILLION, "s"),
-    "nc3": ("NC3", GREEN, "^"),
-    "objective": ("objective $J$", BLUE, "o"),
-    "fit": ("fit", SKY, "D"),
-    "regularization": ("penalty $\\frac{\\lambda}{2}\\|\\theta\\|^2$", PURPLE, "v"),
-    "regularization_classifier": ("classifier", GREEN, "^"),
-    "regularization_body": ("body", VERMILLION, "s"),
-    "regularization_embedding": ("embedding", ORANGE, "D"),
-    "gap": ("gap $J - J^{*}$", BLUE, "o"),
-}
-SWEEPS = ((VERMILLION, "s"), (BLUE, "o"), (GREEN, "^"), (ORANGE, "D"), (PURPLE, "v"), (SKY, "P"))
+# Okabe & Ito's colours, which remain apart for colour-blind readers; a quantity has one, and a marker of its own.
+PALETTE = {
+    "blue": "#0072B2", "vermillion": "#D55E00", "green": "#009E73", "orange": "#E69F00", "sky": "#56B4E9",
+    "purple": "#CC79A7",
+}  # fmt: skip
+SWEEPS = (("vermillion", "s"), ("blue", "o"), ("green", "^"), ("orange", "D"), ("purple", "v"), ("sky", "P"))
+_GUIDES = ((0, (4, 2)), (0, (4, 1.5, 1, 1.5)))
 # Ten colours made for colour-blind readers (Petroff 2021), for classes.
 CLASSES = (
     "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",
@@ -72,11 +66,20 @@ def save(figure: Figure, folder: Path, name: str) -> None:
             )
 
 
-def legend_above(figure: Figure, *args, per_row: int = 5) -> None:
-    """A legend over the panels, with its entries spread evenly over as few rows as hold them."""
-    labels = args[1] if args else [text for axes in figure.axes for text in axes.get_legend_handles_labels()[1]]
+def legend_above(figure: Figure, handles=None, labels=None, per_row: int = 5) -> None:
+    """A legend over the panels, with its entries spread evenly over as few rows as hold them.
+
+    Args:
+        figure: all of whose panels' entries are shown, curves with markers before plain lines, unless these are given:
+        handles, labels: as matplotlib's.
+        per_row: entries that fit.
+    """
+    if handles is None:
+        entries = [entry for axes in figure.axes for entry in zip(*axes.get_legend_handles_labels(), strict=True)]
+        handles, labels = zip(*sorted(entries, key=lambda entry: isinstance(entry[0], Line2D)), strict=True)
     rows = -(-len(labels) // per_row)
-    figure.legend(*args, loc="outside upper left", ncols=-(-len(labels) // rows), columnspacing=1.0)
+    columns = -(-len(labels) // rows)
+    figure.legend(handles, labels, loc="outside upper left", ncols=columns, columnspacing=1.0)
 
 
 def depth_colours(depths: Sequence[int]) -> dict[int, tuple]:
@@ -97,7 +100,7 @@ def depth_axis(axes: Axes, depths: Sequence[int]) -> None:
             shown.append(depth)
     axes.set_xticks(shown, labels=[str(depth) for depth in shown])
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel("depth $L$ (residual blocks)")
+    axes.set_xlabel(QUANTITIES["depth"].label)
 
 
 def log_axis(axes: Axes) -> None:
@@ -105,10 +108,30 @@ def log_axis(axes: Axes) -> None:
     axes.set_yscale("log", nonpositive="clip")
     low, high = axes.get_ylim()
     decades = np.log10(high / low)
-    steps = (1.0, 2.0, 5.0) if decades < 2 else (1.0, 3.0) if decades < 3 else (1.0,)
-    axes.yaxis.set_major_locator(LogLocator(subs=steps))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}" if value >= 1e-4 else f"{value:.0e}"))
+    if decades < 0.6:
+        # Too short for the steps of a decade: round numbers, at distances that are nearly even.
+        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+        axes.yaxis.set_minor_locator(NullLocator())
+    else:
+        steps = (1.0, 2.0, 5.0) if decades < 2 else (1.0, 3.0) if decades < 3 else (1.0,)
+        axes.yaxis.set_major_locator(LogLocator(subs=steps))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: plain_decimals(value)))
     axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def plain_decimals(value: float) -> str:
+    """0.0003, not 3e-04; powers of ten only where a decimal would be longer than six characters."""
+    if value == 0 or abs(value) >= 1e-4:
+        return f"{value:.4g}"
+    exponent = int(np.floor(np.log10(abs(value)) + 1e-9))
+    factor = value / 10.0**exponent
+    return f"$10^{{{exponent}}}$" if np.isclose(factor, 1) else f"${factor:.3g}\\cdot10^{{{exponent}}}$"
+
+
+def plot_quantity(axes: Axes, results: pd.DataFrame, quantity: str, label: str | None = None) -> None:
+    """One quantity against depth, in its own colour, marker and words."""
+    known = QUANTITIES[quantity]
+    plot_over_depth(axes, results, quantity, label or known.label, PALETTE[known.colour], known.marker)
 
 
 def plot_over_depth(axes: Axes, results: pd.DataFrame, quantity: str, label: str, colour: str, marker: str) -> None:
@@ -124,11 +147,32 @@ def plot_over_depth(axes: Axes, results: pd.DataFrame, quantity: str, label: str
     )  # fmt: skip
 
 
-def plot_slope(axes: Axes, results: pd.DataFrame, quantity: str, slope: float | None, colour: str) -> None:
+def plot_slope(axes: Axes, results: pd.DataFrame, quantity: str, slope: float | None) -> None:
     """The fitted power law, through the points' centre of gravity on the logarithmic axes."""
     if slope is None:
         return
     logs = np.log(results.dropna(subset=quantity)[["depth", quantity]]).mean()
     depths = np.array([results["depth"].min(), results["depth"].max()], dtype=float)
     line = np.exp(logs[quantity] + slope * (np.log(depths) - logs["depth"]))
+    colour = PALETTE[QUANTITIES[quantity].colour]
     axes.plot(depths, line, color=colour, linestyle=(0, (1, 1.5)), linewidth=0.9, zorder=1)
+
+
+def plot_guides(axes: Axes, results: pd.DataFrame, slopes: Mapping[str, float]) -> None:
+    """The slopes that the theory expects, one grey line a slope from the first quantity that has it, inside the axes.
+
+    Call it last: a steep line would make room for itself.
+    """
+    limits, drawn = axes.get_ylim(), set()
+    for quantity, slope in slopes.items():
+        means = results.groupby("depth")[quantity].mean().dropna()
+        means = means[means > 0]
+        if slope in drawn or len(means) < 2:
+            continue
+        depths = np.array([means.index[0], means.index[-1]], dtype=float)
+        axes.plot(
+            depths, means.iloc[0] * (depths / depths[0]) ** slope, color=MUTED, linestyle=_GUIDES[len(drawn)],
+            linewidth=0.8, zorder=0.5, label=f"slope {slope:g}".replace("-", "−"),
+        )  # fmt: skip
+        drawn.add(slope)
+    axes.set_ylim(limits)

@@ -3,28 +3,37 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ..quantities import QUANTITIES
+from .caption import Caption
 from .style import INK, depth_colours, legend_above, log_axis, new_figure
+
+CAPTIONS = {
+    "training": Caption(
+        "Training",
+        "Objective, gap and NC1 as each depth trains: mean and range over the seeds. In a continuation a depth starts "
+        "where the depth before it ended.",
+    )
+}
 
 
 def training_figure(curves: pd.DataFrame) -> Figure:
-    """Objective, gap and NC1 against the step of each depth's own run, mean over the seeds.
+    """Objective, gap and NC1 against the step of each depth's own run: mean over the seeds, and their range.
+
+    The band is the seeds' range and not a standard deviation, which would reach below J*, where no network is.
 
     Args:
         curves: from `training_curves`, with at least one row.
     """
-    panels = {"objective": "objective $J$", "gap": "gap $J - J^{*}$", "nc1": "NC1"}
-    panels = {name: label for name, label in panels.items() if curves[name].notna().any()}
+    panels = [name for name in ("objective", "gap", "nc1") if curves[name].notna().any()]
     figure, axes = new_figure(0.5 + 1.35 * len(panels), rows=len(panels), sharex=True)
     colours = depth_colours(sorted(curves["depth"].unique()))
-    for panel, (quantity, label) in zip(axes, panels.items(), strict=True):
+    for panel, quantity in zip(axes, panels, strict=True):
         for depth, colour in colours.items():
             by_step = curves[curves["depth"] == depth].groupby("step")[quantity]
-            mean, deviation = by_step.mean(), by_step.std(ddof=1).fillna(0)
-            name = f"$L$ = {depth}" if panel is axes[0] else None
-            panel.plot(mean.index, mean, color=colour, label=name)
-            low, high = (mean - deviation).clip(lower=mean / 10), mean + deviation
-            panel.fill_between(mean.index, low, high, color=colour, alpha=0.2, linewidth=0)
-        panel.set_ylabel(label)
+            mean = by_step.mean()
+            panel.plot(mean.index, mean, color=colour, label=f"$B$ = {depth}" if panel is axes[0] else None)
+            panel.fill_between(mean.index, by_step.min(), by_step.max(), color=colour, alpha=0.2, linewidth=0)
+        panel.set_ylabel(QUANTITIES[quantity].label)
         if quantity == "objective":
             optimum = curves["gufm_optimum"].dropna().unique()
             if len(optimum) == 1:

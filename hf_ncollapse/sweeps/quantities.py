@@ -1,0 +1,103 @@
+"""What a sweep's quantities are called and how they are written, in tables, figures, the terminal and cards."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One quantity of a results table.
+
+    Args:
+        name: its column.
+        title: what a sentence or the heading of a table calls it.
+        short: heading in a terminal of 80 columns, which may have two lines.
+        label: label in a figure, with matplotlib's mathematics.
+        better: the direction that is better, where there is one.
+        colour: key of its colour in figures.style.PALETTE.
+        marker: of matplotlib.
+    """
+
+    name: str
+    title: str
+    short: str = ""
+    label: str = ""
+    better: Literal["smaller", "larger"] | None = None
+    colour: str = "blue"
+    marker: str = "o"
+
+
+# In the order in which a table shows them.
+QUANTITIES = {
+    quantity.name: quantity
+    for quantity in (
+        Quantity("depth", "residual blocks B", "B", "residual blocks $B$"),
+        Quantity("seed", "seed", "seed"),
+        Quantity("train_accuracy", "training accuracy", "train\nacc.", "training", "larger", "blue", "o"),
+        Quantity("test_accuracy", "held-out accuracy", "held-\nout", "held-out", "larger", "vermillion", "s"),
+        Quantity("objective", "objective J", "J", "objective $J$", "smaller", "blue", "o"),
+        Quantity("gufm_optimum", "optimum J*", "J*", "optimum $J^{*}$"),
+        Quantity("gap", "gap J − J*", "gap", "gap $J - J^{*}$", "smaller", "blue", "o"),
+        Quantity("gap_times_depth", "gap · B", label="gap $\\cdot\\ B$"),
+        Quantity("nc1", "NC1", "NC1", "NC1", "smaller", "blue", "o"),
+        Quantity("nc2", "NC2", "NC2", "NC2", "smaller", "vermillion", "s"),
+        Quantity("nc3", "NC3", "NC3", "NC3", "smaller", "green", "^"),
+        Quantity("regularization_body", "penalty of the blocks", label="blocks", better="smaller", colour="vermillion",
+                 marker="s"),
+        Quantity("gap_fit", "misfit of the outputs", label="outputs", better="smaller", colour="sky", marker="D"),
+        Quantity("gap_classifier", "misfit of the classifier", label="classifier", better="smaller", colour="green",
+                 marker="^"),
+        Quantity("gap_spread", "spread of the features", label="spread", better="smaller", colour="orange",
+                 marker="P"),
+        Quantity("nc1_bound", "certified bound of NC1", better="smaller"),
+        Quantity("nc3_bound", "certified bound of NC3", better="smaller"),
+        Quantity("start_gap", "gap before training", better="smaller"),
+        Quantity("relative_gradient", "‖∇J‖/‖∇penalty‖", better="smaller"),
+        Quantity("fit", "fit", label="fit", better="smaller", colour="sky", marker="D"),
+        Quantity("regularization", "penalty", label="penalty", better="smaller", colour="purple", marker="v"),
+        Quantity("regularization_classifier", "penalty of the classifier", label="classifier", colour="green",
+                 marker="^"),
+        Quantity("l2_coefficient", "λ"),
+        Quantity("classifier_l2_coefficient", "λ_L"),
+        Quantity("gufm_lower_bound", "certified lower bound of J*"),
+        Quantity("gufm_nc2", "NC2 at the optimum"),
+        Quantity("gufm_nc3", "NC3 at the optimum"),
+        Quantity("steps", "steps"),
+        Quantity("seconds", "seconds", "s", better="smaller"),
+    )
+}  # fmt: skip
+# gap = the sum of these, exactly.
+GAP_PARTS = ("regularization_body", "gap_fit", "gap_classifier", "gap_spread")
+COLLAPSE = ("nc1", "nc2", "nc3")
+
+
+def title(name: str) -> str:
+    """The title of a column; its own name where the table has none."""
+    return QUANTITIES[name].title if name in QUANTITIES else name.replace("_", " ")
+
+
+def measures_in_words(loss: str, classifier_bias: bool) -> str:
+    """What NC1, NC2 and NC3 are under this loss (arXiv:2505.15239, definition 3.4)."""
+    frame = (
+        "the orthogonal frame's E = I" if loss == "mse" and not classifier_bias else "the simplex ETF's E = I − 11ᵀ/K"
+    )
+    return (
+        "NC1 is tr Σ_W / tr Σ_B of the features, NC2 the distance of the classifier from its frame, "
+        f"min over c ≥ 0 of ‖W Wᵀ − c E‖/‖W Wᵀ‖ with {frame}, and NC3 one minus the mean cosine between a feature and "
+        "its class's row of W, all on the training samples"
+    )
+
+
+def digits(value: object) -> str:
+    """Four significant digits, whole numbers whole, nothing for what is missing."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return f"{value:#.4g}" if isinstance(value, float) else str(value)
+
+
+def deviation_digits(deviation: float | None, mean: float | None) -> str:
+    """Two significant digits; nothing for one seed or for numbers that differ by rounding alone."""
+    if deviation is None or mean is None or deviation <= 1e-9 * abs(mean):
+        return ""
+    return f"{deviation:#.2g}"
