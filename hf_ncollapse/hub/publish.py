@@ -30,8 +30,8 @@ def publish_sweep(
 ) -> str:
     """Publish a sweep's folder, and return the Collection's address.
 
-    Content that is on the Hub already is not committed again, so the same call continues a publication that was
-    interrupted.
+    Only what a run writes is published; what else lies in its folder is named and left out. Content that is on the Hub
+    already is not committed again, so the same call continues a publication that was interrupted.
 
     Args:
         folder: `<output_dir>/<sweep>`.
@@ -47,7 +47,8 @@ def publish_sweep(
         FileExistsError: a repository or Collection of that name holds something else; before any upload.
         PublicationError: the Hub refused something, the connection was lost for good, or Ctrl-C.
     """
-    publication = plan_publication(read_sweep_folder(folder, partial=partial), namespace, with_metric=with_metric)
+    sweep = read_sweep_folder(folder, partial=partial)
+    publication = plan_publication(sweep, namespace, with_metric=with_metric)
     api = HfApi() if api is None else api
     try:
         _check_namespace(api, namespace)
@@ -60,6 +61,8 @@ def publish_sweep(
     disable_progress_bars()  # of single files; the publication shows its own
     done: list[RepositoryState] = []
     console = Console(soft_wrap=True, highlight=False)
+    if sweep.left_out:
+        console.print(f"left out, because no run writes it: {', '.join(sweep.left_out)}", markup=False)
     columns = (TextColumn("publishing"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         try:

@@ -29,7 +29,7 @@ _LIKE_THE_OBJECTIVE = ("objective", "gap", "regularization", "regularization_bod
 _BOUND_ROUNDING = 1e-3
 LEAST_ACCURACY = 0.999
 # ‖∇J‖/‖∇penalty‖ is 0 at a stationary point and about 1 where the fit does not answer the penalty.
-LARGEST_RELATIVE_GRADIENT = 0.2
+LARGEST_RELATIVE_GRADIENT = 0.5
 # A network whose gap is this much above that of the split it started from was made worse by training.
 _WORSE_THAN_ITS_START = 0.01
 _LEAST_STEP, _LEAST_STEP_OF_ONE_SEED = math.log(1.01), math.log(1.1)

@@ -79,8 +79,8 @@ def test_a_step_of_one_seed_must_be_larger_than_ten_percent(factor, answer):
             "1 of 12 networks fit less than 0.999 of their training samples, the least 0.9900 (B = 8, seed 1)",
         ),
         (
-            {"relative_gradient": lambda depth, seed: 0.45 if (depth, seed) == (16, 0) else 0.1},
-            "1 of 12 networks are not converged: ‖∇J‖ is up to 0.45 of the penalty's gradient (B = 16, seed 0)",
+            {"relative_gradient": lambda depth, seed: 0.65 if (depth, seed) == (16, 0) else 0.1},
+            "1 of 12 networks are not converged: ‖∇J‖ is up to 0.65 of the penalty's gradient (B = 16, seed 0)",
         ),
         (
             {"start_gap": lambda depth, seed: 0.0001 if (depth, seed) == (4, 2) else None},
