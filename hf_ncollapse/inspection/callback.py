@@ -59,23 +59,26 @@ class NeuralCollapseCallback(TrainerCallback):
 
     def on_step_end(self, args, state, control, **keywords):
         if self.every != "epoch" and state.global_step % self.every == 0:
-            self._measure_and_log()
+            self._measure_and_log(control)
 
     def on_epoch_end(self, args, state, control, **keywords):
         if self.every == "epoch":
-            self._measure_and_log()
+            self._measure_and_log(control)
 
     def on_train_end(self, args, state, control, **keywords):
         if self.last_measured_step != state.global_step:
-            self._measure_and_log()
+            self._measure_and_log(control)
 
-    def _measure_and_log(self) -> None:
+    def _measure_and_log(self, control) -> None:
         self.last_measured_step = self.trainer.state.global_step
         train = self._measure(self.train_dataset)
         logs = _logged("train_collapse", train)
         if self.test_dataset is not None:
             logs |= _logged("test_collapse", self._measure(self.test_dataset, training=train))
+        # `log` takes the trainer's own entry of this step for written, which it is not yet.
+        should_log = control.should_log
         self.trainer.log(logs)
+        control.should_log = should_log
 
     def _measure(self, dataset, training: CollapseReport | None = None) -> CollapseReport:
         trainer = self.trainer

@@ -1,6 +1,6 @@
 """Load a checkpoint as what it was saved as, with the processor that feeds it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,8 @@ import torch
 import transformers
 from PIL import Image
 from torch import nn
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from .wrappers import predicts_next_token
 
 # What the class that a checkpoint was saved from is called -> the Auto class that loads it. A checkpoint without a
 # classifier must not be loaded with one: its weights would be random.
@@ -38,9 +39,23 @@ class Checkpoint:
     processor: Any
     modality: str
 
-    def collate(self, *, input_column: str | None, label_column: str | None, max_length: int | None) -> Callable:
-        """A collator that processes a list of raw rows into a batch."""
-        return _ProcessRows(self, input_column, label_column, max_length)
+    def collate(
+        self,
+        *,
+        input_column: str | None = None,
+        label_column: str | None = None,
+        max_length: int | None = None,
+        features: Mapping | None = None,
+    ) -> Callable:
+        """A collator that processes a list of raw rows into a batch.
+
+        Where `features`, the columns' types, name the classes, labels are the model's of the same names; `relabelled`
+        of the collator says so in a sentence when that changes their numbers.
+
+        Raises:
+            ValueError: some classes have the model's names and others have not.
+        """
+        return _ProcessRows(self, input_column, label_column, max_length, features or {})
 
 
 def load_checkpoint(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Checkpoint:
@@ -84,18 +99,31 @@ def load_checkpoint(name: str, *, revision: str | None = None, trust_remote_code
 
 class _ProcessRows:
     def __init__(
-        self, checkpoint: Checkpoint, input_column: str | None, label_column: str | None, max_length: int | None
+        self,
+        checkpoint: Checkpoint,
+        input_column: str | None,
+        label_column: str | None,
+        max_length: int | None,
+        features: Mapping,
     ):
         self.processor, self.modality = checkpoint.processor, checkpoint.modality
         self.config = checkpoint.model.config
         self.input_column, self.label_column = input_column, label_column
-        model_name = type(checkpoint.model).__name__
-        self.labels_words = model_name.endswith("ForTokenClassification")
-        self.predicts_tokens = model_name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
+        self.labels_words = type(checkpoint.model).__name__.endswith("ForTokenClassification")
+        self.predicts_tokens = predicts_next_token(checkpoint.model)
         self.input_names = ("tokens", "words") if self.labels_words else _INPUT_COLUMNS[self.modality]
         self.label_names = ("ner_tags", "tags", "labels") if self.labels_words else ("label", "labels")
         longest = getattr(self.config, "max_position_embeddings", None) or 512
         self.max_length = max_length or min(longest, 512)
+        label = features.get(self._label_name(features))
+        names = getattr(getattr(label, "feature", label), "names", None)  # of tokens, there is a list of labels
+        self.model_labels = None if self.predicts_tokens else _labels_of_names(names, self.config)
+        self.relabelled = ""
+        if self.model_labels is not None:
+            changed = [
+                f"{names[label]} {label} → {new}" for label, new in enumerate(self.model_labels) if label != new
+            ]
+            self.relabelled = f"labels are the model's of the same names: {_shortened(changed)}" if changed else ""
 
     def __call__(self, rows: list[Mapping]) -> dict:
         columns = list(rows[0])
@@ -107,7 +135,7 @@ class _ProcessRows:
         inputs = [row[name] for row in rows]
         if self.predicts_tokens:
             return dict(self._text(inputs))
-        label = self.label_column or next((name for name in self.label_names if name in columns), None)
+        label = self._label_name(columns)
         if label not in columns:
             raise ValueError(
                 f"label column is {label or ' or '.join(self.label_names)!r}, the data have {', '.join(columns)}: "
@@ -118,6 +146,9 @@ class _ProcessRows:
             return self._words(inputs, labels)
         return {**getattr(self, f"_{self.modality}")(inputs), "labels": torch.tensor([*map(self._label, labels)])}
 
+    def _label_name(self, columns: Iterable[str]) -> str | None:
+        return self.label_column or next((name for name in self.label_names if name in columns), None)
+
     def _label(self, label: int | str | None) -> int:
         if label is None:
             raise ValueError("a label is missing: unlabeled data have no class means")
@@ -126,7 +157,8 @@ class _ProcessRows:
             if label not in known:
                 raise ValueError(f"label {label!r} is not a class of the model, which has {', '.join(known)}")
             return int(known[label])
-        return label
+        # Negative labels are of samples to leave out.
+        return label if self.model_labels is None or label < 0 else self.model_labels[label]
 
     def _words(self, texts: list[list[str]], labels: list[list[int]]) -> dict:
         """The label of a word is its first token's; the others and the padding have none."""
@@ -163,3 +195,26 @@ class _ProcessRows:
 
 def _reads_text(config) -> bool:
     return hasattr(config.get_text_config(), "vocab_size") and not hasattr(config, "conv_dim")
+
+
+def _labels_of_names(names: list[str] | None, config) -> list[int] | None:
+    """The model's label of each class of the data, by name; None where no class has a name of the model's."""
+    model_names = {int(label): str(name) for label, name in (getattr(config, "id2label", None) or {}).items()}
+    names = names or []
+    for fold in (str, str.casefold):
+        known = {fold(name): label for label, name in model_names.items()}
+        found = [known.get(fold(name)) for name in names]
+        if None not in found and len(set(found)) == len(found) > 0:
+            return found
+    if set(found) <= {None}:
+        return None
+    other = [name for name, label in zip(names, found, strict=True) if label is None]
+    raise ValueError(
+        f"the data's classes are {_shortened(names)}, the model's {_shortened(model_names.values())}: only some "
+        f"agree, not {_shortened(other or names)}; rename them, or cast the labels to int64 to take them as they are"
+    )
+
+
+def _shortened(texts: Iterable[str]) -> str:
+    texts = [*map(str, texts)]
+    return ", ".join(texts[:10]) + (f" and {len(texts) - 10} more" if len(texts) > 10 else "")

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .wrappers import base_model
+
 
 @dataclass(frozen=True)
 class ClassifierHead:
@@ -126,7 +128,7 @@ def find_classifier(model: nn.Module, inputs: Any, name: str | None = None) -> C
 
 def last_token_positions(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
     """The position whose logits decoder models return, one an input: the last token that is not padding."""
-    config = model.config.get_text_config()
+    config = base_model(model).config.get_text_config()
     tokens = inputs["input_ids"]
     if config.pad_token_id is None:
         return torch.full((len(tokens),), tokens.shape[1] - 1, device=tokens.device)
@@ -136,6 +138,7 @@ def last_token_positions(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tens
 
 def accepted_columns(model: nn.Module) -> set[str] | None:
     """The names that the model's forward takes; `None` when it takes any."""
+    model = base_model(model)
     parameters = inspect.signature(model.forward).parameters
     is_transformers_model = hasattr(model, "main_input_name")
     if not is_transformers_model and any(p.kind is p.VAR_KEYWORD for p in parameters.values()):

@@ -6,7 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..neural_collapse.class_statistics import exact_products
 from .classifier_head import ClassifierHead, last_token_positions
+from .wrappers import base_model
 
 POOLINGS = ("mean", "first", "last")
 
@@ -137,7 +139,8 @@ class SampleSelection:
             last = (positions * mask).argmax(dim=1)
             return states[torch.arange(len(states), device=states.device), last]
         # A batched product makes no second N×T×d array.
-        return (mask.unsqueeze(1) @ states).squeeze(1) / mask.sum(dim=1, keepdim=True).clamp(min=1)
+        with exact_products(states.device):
+            return (mask.unsqueeze(1) @ states).squeeze(1) / mask.sum(dim=1, keepdim=True).clamp(min=1)
 
     def _token_mask(self, states: Tensor) -> Tensor:
         """Which positions of the states are no padding, N×T."""
@@ -145,7 +148,7 @@ class SampleSelection:
         if mask is None:
             mask = torch.ones(states.shape[:2], device=states.device)
         elif mask.shape[1] != states.shape[1]:
-            shorten = getattr(self.model, "_get_feature_vector_attention_mask", None)
+            shorten = getattr(base_model(self.model), "_get_feature_vector_attention_mask", None)
             if shorten is None:
                 raise ValueError(
                     f"the attention mask covers {mask.shape[1]} positions but the hidden states have "
@@ -172,8 +175,8 @@ def states_of(output: Any) -> Tensor:
     return output
 
 
-def described_head(head: ClassifierHead | None) -> str:
-    """What was found, in a sentence."""
+def described_head(head: ClassifierHead | None, next_token: bool) -> str:
+    """What was found, in a sentence; `next_token` says what the labels of a language model are."""
     if head is None:
         return "no classifier: the model's output is taken as the feature, and the measures of W are left out"
-    return str(head)
+    return f"{head}; its label is the next token" if next_token else str(head)

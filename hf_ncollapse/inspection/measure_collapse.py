@@ -9,7 +9,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from tqdm.auto import tqdm
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from ..neural_collapse import measures as collapse_measures
 from ..neural_collapse.class_statistics import ClassStatistics
@@ -17,6 +16,7 @@ from .batches import LabelledBatches, first_samples, to_device
 from .classifier_head import call_model, find_classifier, logits_of
 from .collapse_report import FEATURES, CollapseReport, LayerCollapse
 from .layers import POOLINGS, SampleSelection, described_head, named_layers, states_of
+from .wrappers import base_model, predicts_next_token, unwrapped
 
 DEFAULT_MEASURES = ("nc1", "nc2", "nc2_means", "nc3")
 
@@ -47,7 +47,8 @@ def measure_collapse(
 
     Args:
         model: any `AutoModelFor…Classification`, a causal language model (the classes are the next tokens), an encoder
-            (`AutoModel`, sentence-transformers), or a torch module whose output is logits.
+            (`AutoModel`, sentence-transformers), or a torch module whose output is logits; also behind PEFT,
+            `torch.compile` (then run without its compiled code), `DataParallel` or `DistributedDataParallel`.
         data: a data set, `DataLoader` or list of batches with labels; of a `DatasetDict` name the `split`. Labels
             are 0 … K − 1, one an input, or one a token for token classification; language models need none.
         split: which split of a dict of data sets.
@@ -96,11 +97,13 @@ def measure_collapse(
             known = ", ".join(map(str, data)) if isinstance(data, Mapping) else "no splits"
             raise ValueError(f"split is {split!r}, but the data have {known}")
         data = data[split]
-    is_language_model = type(model).__name__ in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
+    model = unwrapped(model)
+    is_language_model = predicts_next_token(model)
     batches = LabelledBatches(
         data, model, batch_size=batch_size, collate=collate, labels_from_inputs=is_language_model
     )
-    with _evaluation_mode(model):
+    # Compiled code, also of a part of the model, would not call the hooks.
+    with _evaluation_mode(model), torch.compiler.set_stance("force_eager"):
         return _Measurement(
             model,
             batches,
@@ -168,7 +171,8 @@ class _Measurement:
         for name in self.statistics:
             row, num_rare = self._row(name, measures, names, training, min_class_count, weighting)
             rows.append(row)
-        return CollapseReport(type(self.model).__name__, described_head(self.head), rows, self.statistics, num_rare)
+        head = described_head(self.head, self.selecting["next_token"])
+        return CollapseReport(type(base_model(self.model)).__name__, head, rows, self.statistics, num_rare)
 
     def features(self, layer: str) -> Iterator[tuple[Tensor, Tensor]]:
         """A layer's features and labels once more, all of them in every process."""

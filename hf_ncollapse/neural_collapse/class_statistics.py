@@ -7,6 +7,8 @@ Sums of raw features would lose the variance to cancellation (E‖h‖² − ‖
 describe the same data and convert into each other exactly, which is what makes `merge` and `all_reduce` possible.
 """
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -81,8 +83,9 @@ class ClassStatistics:
         rows = _CPU_ROWS if self.device.type == "cpu" else _ACCELERATOR_ROWS
         if len(features) > rows or features.dtype == torch.float64:
             require_finite(features)
-        for start in range(0, len(labels), rows):
-            self._add(features[start : start + rows], labels[start : start + rows])
+        with exact_products(self.device):
+            for start in range(0, len(labels), rows):
+                self._add(features[start : start + rows], labels[start : start + rows])
 
     # --- what comes out ----------------------------------------------------------------------------------------
 
@@ -324,9 +327,12 @@ class ClassStatistics:
         if len(classes) == 0:
             self._every_class_seen = bool((self.counts > 0).all())
             return classes
-        sums = self._shifts.new_zeros(len(classes), self.num_features)
-        sums.index_add_(0, positions, features[first_seen].double())
-        self._shifts[classes] = sums / positions.bincount().unsqueeze(1)
+        # About one of the samples: of samples that are all equal, the mean is then exact and the deviations are 0.
+        first_features = features[first_seen].double()
+        origins = self._shifts.new_empty(len(classes), self.num_features)
+        origins[positions] = first_features
+        sums = torch.zeros_like(origins).index_add_(0, positions, first_features - origins[positions])
+        self._shifts[classes] = origins + sums / positions.bincount().unsqueeze(1)
         return classes
 
     def _sum_names(self) -> list[str]:
@@ -444,6 +450,13 @@ class HeldOutStatistics:
 
     def _offsets(self) -> Tensor:
         return self.test.class_means - self.class_means
+
+
+def exact_products(device: torch.device) -> AbstractContextManager:
+    """Without autocast on a device: under it, float32 products run in bfloat16 or float16."""
+    if not torch.amp.is_autocast_available(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 def check_batch(features: Tensor, labels: Tensor) -> None:

@@ -19,13 +19,15 @@ from itertools import combinations_with_replacement
 import torch
 from torch import Tensor
 
-from .class_statistics import ClassStatistics, HeldOutStatistics, drop_ignored
+from .class_statistics import ClassStatistics, HeldOutStatistics, drop_ignored, exact_products
 
 Statistics = ClassStatistics | HeldOutStatistics
 Batches = Iterable[tuple[Tensor, Tensor]]
 
 # Pair measures and NC4 work through K×K and N×K in pieces of at most this many entries (8 MiB of float64).
 _TILE_ENTRIES = 2**20
+# By how many units in the last place, of the features' own size, the float64 means of equal classes differ.
+_ULPS = 8
 
 
 # --- NC1: features collapse to their class mean --------------------------------------------------------------------
@@ -55,7 +57,8 @@ def nc1_pinv(
     r"""Within-class variability in units of the between-class one, by direction, tr(Σ_W Σ_B⁺)/K, in [0, ∞).
 
     With the thin SVD √w Ṁ = U S Vᵀ, Σ_B = V S² Vᵀ and the trace is Σ_r v_rᵀ Σ_W v_r / s_r², over the at most K − 1
-    directions whose s_r exceeds max(K, d)·ε·s_1 (ε of float64): classes closer than that are one class.
+    directions whose s_r exceeds max(K, d)·ε·s_1 (ε of float64): classes closer than that are one class. Where all
+    class means coincide, it is inf, as nc1 is, or NaN for features that are all equal.
     Source: Papyan, Han & Donoho 2020 (arXiv:2008.08186); Zhu et al. 2021 (arXiv:2105.02375).
 
     Args:
@@ -88,10 +91,14 @@ def nc1_pinv(
         trace = torch.zeros((), dtype=torch.float64, device=statistics.device)
         for features, labels in _second_look(statistics, batches):
             precision = torch.float64 if features.dtype == torch.float64 else torch.float32
-            whitened = (features.double() - means[labels]).to(precision) @ whitening.to(precision)
-            squared_norms = torch.linalg.vecdot(whitened, whitened).double()
+            with exact_products(statistics.device):
+                whitened = (features.double() - means[labels]).to(precision) @ whitening.to(precision)
+                squared_norms = torch.linalg.vecdot(whitened, whitened).double()
             trace += (weights / statistics.counts)[labels] @ squared_norms
-    value, rank = float(trace) / statistics.num_classes, whitening.shape[1]
+    rank = whitening.shape[1]
+    if rank == 0:  # the class means coincide: tr(Σ_W Σ_B⁺) of Σ_B → 0, not of Σ_B = 0, whose pseudo-inverse is 0
+        trace = (weights @ _class_variances(statistics)) / 0.0
+    value = float(trace) / statistics.num_classes
     return (value, rank) if return_rank else value
 
 
@@ -622,9 +629,13 @@ def _class_means(statistics: Statistics) -> Tensor:
 
 
 def _centred_means(statistics: Statistics, weighting: str) -> Tensor:
-    """Ṁ = M − μ_G."""
+    """Ṁ = M − μ_G; what is within the rounding of class means that are equal is 0."""
     means = _class_means(statistics)
-    return means - _class_weights(statistics.mean_counts, weighting) @ means
+    differences = means - means[0]  # exact for means that are close, so that equal ones give exact zeros
+    rounding = means.abs().amax(0) + _class_variances(statistics).max().sqrt()
+    rounding *= _ULPS * torch.finfo(torch.float64).eps
+    differences = differences.masked_fill((differences.amax(0) - differences.amin(0)) <= rounding, 0)
+    return differences - _class_weights(statistics.mean_counts, weighting) @ differences
 
 
 def _between_class_whitening(statistics: Statistics, weighting: str) -> Tensor:
@@ -665,6 +676,9 @@ def _as_bias(bias: Tensor | None, statistics: Statistics) -> Tensor:
 
 def _distance_to_frame(left: Tensor, right: Tensor, *, centred: bool = True) -> float:
     """‖G/‖G‖_F − T‖_F for G = left rightᵀ and T the unit-norm Gram matrix of an ETF (centred) or orthogonal frame."""
+    is_gram = right is left
+    left = _scaled(left)
+    right = left if is_gram else _scaled(right)
     num_classes, num_features = left.shape
     rank = num_classes - 1 if centred else num_classes
     shift = 1 / num_classes if centred else 0.0
@@ -676,10 +690,16 @@ def _distance_to_frame(left: Tensor, right: Tensor, *, centred: bool = True) -> 
         return float(torch.linalg.matrix_norm(gram))
     # More classes than dimensions: no K×K matrix. The distance is then far from 0, and 2 − 2⟨G/‖G‖, T⟩ loses nothing.
     left_moment = left.T @ left
-    right_moment = left_moment if right is left else right.T @ right
+    right_moment = left_moment if is_gram else right.T @ right
     norm = (left_moment * right_moment).sum().sqrt()
     inner_product = (left * right).sum() - shift * (left.sum(0) @ right.sum(0))
     return float((2 - 2 * inner_product / (norm * math.sqrt(rank))).clamp(min=0).sqrt())
+
+
+def _scaled(vectors: Tensor) -> Tensor:
+    """The vectors times a power of 2 that brings the largest entry near 1: no fourth power vanishes or overflows."""
+    _, exponent = torch.frexp(vectors.abs().max())
+    return torch.ldexp(vectors, -exponent.double())
 
 
 def _sine_to_frame(vectors: Tensor, *, centred: bool = True) -> float:

@@ -1,5 +1,7 @@
 """What is measured of other people's models is what their own forward pass classifies."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -18,6 +20,7 @@ from transformers import (
     DeiTConfig,
     DistilBertConfig,
     GPT2Config,
+    GPT2LMHeadModel,
     LlamaConfig,
     ResNetConfig,
     RobertaConfig,
@@ -129,7 +132,7 @@ ARCHITECTURES = {
 def make_model(name):
     torch.manual_seed(0)
     auto_class, config, _, _ = ARCHITECTURES[name]
-    model = auto_class.from_config(config)
+    model = auto_class.from_config(copy.deepcopy(config))  # some tests change it
     for parameter in model.parameters():  # initial biases are 0, and the initial features of all inputs alike
         parameter.data += 0.1 * torch.randn_like(parameter)
     return model
@@ -473,6 +476,89 @@ def test_a_causal_language_models_classes_are_its_next_tokens():
     nearest = torch.cdist(features[kept].double(), means).argmin(1)
     said = (features[kept].double() @ weight.double().T).argmax(1)
     assert second["nc4"] == pytest.approx(float((nearest != said).double().mean()))
+
+
+class Storyteller(GPT2LMHeadModel):
+    """A user's own class."""
+
+
+class Adapted(nn.Module):
+    """Tells where the model is that it was put into, as PEFT's models do, and hides its forward's names."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.base_model = model
+
+    def get_base_model(self):
+        return self.base_model
+
+    def forward(self, *inputs, **named_inputs):
+        return self.base_model(*inputs, **named_inputs)
+
+
+def compiled(model):
+    """Run once, after which its compiled code calls no hook that is registered later."""
+    model = torch.compile(model, backend="eager")
+    with torch.no_grad():
+        model(**text_batch(2, torch.Generator().manual_seed(0)))
+    return model
+
+
+def compiled_in_place(model):
+    model.compile(backend="eager")
+    with torch.no_grad():
+        model(**text_batch(2, torch.Generator().manual_seed(0)))
+    return model
+
+
+@pytest.fixture
+def one_process(tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+WRAPPINGS = {
+    "subclass": lambda model: model,
+    "adapter": Adapted,
+    "compiled": compiled,
+    "compiled in place": compiled_in_place,
+    "compiled adapter": lambda model: compiled(Adapted(model)),
+    "adapter in compiled": lambda model: Adapted(compiled(model)),
+    "data parallel": nn.DataParallel,
+    "distributed": nn.parallel.DistributedDataParallel,
+    "averaged": torch.optim.swa_utils.AveragedModel,
+}
+
+
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+def test_a_wrapped_language_models_classes_are_its_next_tokens_too(one_process, wrapping):
+    config = GPT2Config(vocab_size=50, n_embd=16, n_layer=2, n_head=2, n_positions=12, pad_token_id=0)
+    torch.manual_seed(0)
+    plain = GPT2LMHeadModel(config).eval()
+    inner = Storyteller(config).eval()
+    inner.load_state_dict(plain.state_dict())
+    data = Dataset.from_list([
+        {name: row.tolist() for name, row in zip(batch, rows, strict=True)}
+        for batch in [text_batch(32, torch.Generator().manual_seed(0))]
+        for rows in zip(*batch.values(), strict=True)
+    ])  # fmt: skip
+    expected = measure_collapse(plain, data, min_class_count=2, layers="all")
+    report = measure_collapse(WRAPPINGS[wrapping](inner), data, min_class_count=2, layers="all")
+    assert "its label is the next token" in report.head
+    assert report.model == "Storyteller"
+    for row, plain_row in zip(report.layers, expected.layers, strict=True):
+        assert row.values == pytest.approx(plain_row.values, rel=1e-6)
+
+
+def test_a_wrapped_classifiers_label_is_its_own():
+    model = make_model("llama").eval()
+    batches = make_batches(model)
+    expected = measure_collapse(model, batches)
+    for wrapped in (Adapted(model), compiled(model), nn.DataParallel(model)):
+        report = measure_collapse(wrapped, batches)
+        assert "next token" not in report.head
+        assert report["nc1"] == pytest.approx(expected["nc1"], rel=1e-6)
 
 
 @pytest.mark.parametrize(

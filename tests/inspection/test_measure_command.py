@@ -2,11 +2,12 @@
 
 import csv
 import json
+import re
 
 import datasets
 import pytest
 import torch
-from datasets import Dataset, DatasetDict
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Sequence, Value
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     BertConfig,
@@ -28,7 +29,9 @@ from hf_ncollapse.inspection import measure_collapse
 from hf_ncollapse.inspection.checkpoint import load_checkpoint
 from hf_ncollapse.neural_collapse import measures
 from hf_ncollapse.neural_collapse.class_statistics import ClassStatistics
-from hf_ncollapse.training.data import load_classification_data
+from hf_ncollapse.sweeps.arguments import ModelArguments, Recipe, SweepArguments
+from hf_ncollapse.sweeps.execute import run_sweep
+from hf_ncollapse.training.data import DataArguments, load_classification_data
 
 WORDS = ["good", "bad", "film", "plot", "a", "the", "fine", "poor"]
 WAVES = [torch.sin(torch.arange(300 + 20 * i) * (0.1 + 0.1 * (i % 3))).tolist() for i in range(12)]
@@ -189,6 +192,109 @@ def test_a_checkpoint_of_the_package_is_measured_on_a_packaged_set(tmp_path):
     assert json.loads(output.read_text())["layers"][-1]["num_samples"] == 500
 
 
+def save_named(folder, names, labels):
+    """Reviews whose labels have names."""
+    features = Features({"text": Value("string"), "label": ClassLabel(names=names)})
+    Dataset.from_dict({"text": TEXTS, "label": labels}, features=features).save_to_disk(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("names", "labels", "said"),
+    [
+        (["neg", "pos"], [0, 1], ""),
+        (["pos", "neg"], [1, 0], "labels are the model's of the same names: pos 0 → 1, neg 1 → 0"),
+        (["POS", "Neg"], [1, 0], "labels are the model's of the same names: POS 0 → 1, Neg 1 → 0"),
+        (["bad", "good"], [0, 1], ""),
+    ],
+)
+def test_labels_are_matched_by_name(folder, tmp_path, capsys, names, labels, said):
+    output = tmp_path / "collapse.json"
+    assert measure(folder / "classifier", "--dataset", folder / "reviews.csv", "--output", output) == 0
+    expected = json.loads(output.read_text())["layers"][-1]
+    capsys.readouterr()
+    dataset = save_named(tmp_path / "named", names, [labels[i % 2] for i in range(24)])
+    assert measure(folder / "classifier", "--dataset", dataset, "--output", output) == 0
+    assert json.loads(output.read_text())["layers"][-1]["nc3"] == pytest.approx(expected["nc3"], rel=1e-6)
+    shown = capsys.readouterr().out
+    assert said in shown
+    assert ("same names" in shown) == bool(said)
+
+
+def test_labels_of_words_are_matched_by_name(folder, tmp_path):
+    texts = [text.split() for text in TEXTS]
+    named = Features({"tokens": Sequence(Value("string")), "ner_tags": Sequence(ClassLabel(names=["pos", "neg"]))})
+    tags = [[1 - len(word) % 2 for word in text] for text in texts]
+    Dataset.from_dict({"tokens": texts, "ner_tags": tags}, features=named).save_to_disk(tmp_path / "tags")
+    found = []
+    for dataset in (folder / "tags", tmp_path / "tags"):
+        output = tmp_path / "collapse.json"
+        assert measure(folder / "tagger", "--dataset", dataset, "--output", output) == 0
+        found.append(json.loads(output.read_text())["layers"][-1]["nc3"])
+    assert found[0] == pytest.approx(found[1], rel=1e-6)
+
+
+def test_names_that_half_agree_are_refused(folder, tmp_path, capsys):
+    dataset = save_named(tmp_path / "named", ["neg", "positive"], [i % 2 for i in range(24)])
+    assert measure(folder / "classifier", "--dataset", dataset) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "the data's classes are neg, positive, the model's neg, pos: only some agree, not positive" in error
+
+
+def test_names_that_differ_in_their_case_alone_are_kept_apart(folder):
+    model = load_checkpoint(str(folder / "classifier"))
+    model.model.config.id2label = {0: "a", 1: "A"}
+    assert model.collate(features={"label": ClassLabel(names=["A", "a"])}).model_labels == [1, 0]
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    """Two sweeps of two small networks each, by loss."""
+    folder = tmp_path_factory.mktemp("sweeps")
+    for loss in ("cross_entropy", "mse"):
+        run_sweep(
+            Recipe(
+                SweepArguments(loss, "L-RN1", [1, 2]),
+                ModelArguments(hidden_size=16, loss=loss, l2_coefficient=0.005),
+                DataArguments("digits", train_samples=200, subset_seed=3),
+                {"max_steps": 20, "full_batch": True, "output_dir": str(folder)},
+            )
+        )
+    return folder
+
+
+@pytest.mark.parametrize(("loss", "nc2"), [("cross_entropy", "nc2"), ("mse", "nc2_identity")])
+def test_a_run_of_a_sweep_is_measured_on_its_own_data(sweep, tmp_path, loss, nc2):
+    output, run = tmp_path / "collapse.json", sweep / loss / "depth-2" / "seed-0"
+    assert measure(run, "--test-split", "test", "--output", output) == 0
+    found = json.loads(output.read_text())["layers"][-1]
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert found["num_samples"] == 200
+    for measured, name in (("nc1", "nc1"), (nc2, "nc2"), ("nc3", "nc3")):
+        assert found[measured] == pytest.approx(metrics[name], abs=1e-6)
+    held_out = json.loads((tmp_path / "collapse-test.json").read_text())["layers"][-1]
+    assert (held_out["class_means"], held_out["num_samples"]) == ("training", metrics["test_samples"])
+
+
+def test_a_sweeps_folder_lists_its_runs(sweep, capsys):
+    assert measure(sweep / "mse") == 0
+    shown = capsys.readouterr().out
+    for depth in (1, 2):
+        run = sweep / "mse" / f"depth-{depth}" / "seed-0"
+        assert f"{run} finished {json.loads((run / 'metrics.json').read_text())['nc1']:.4g}" in " ".join(shown.split())
+
+
+def test_what_has_no_data_of_its_own_needs_a_data_set(folder, sweep, capsys):
+    run = sweep / "mse" / "depth-1" / "seed-0"
+    for arguments, message in (
+        ([folder / "classifier"], "--dataset is needed"),
+        ([run, "--label-column", "digit"], "--label-column goes with --dataset"),
+        ([run, "--split", "validation"], "--split is 'validation', a sweep's run has train, test"),
+    ):
+        assert measure(*arguments) == 2
+        assert message in capsys.readouterr().err.splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     ("model", "dataset", "options", "message"),
     [
@@ -235,17 +341,24 @@ def test_the_help_teaches_with_an_example(capsys):
     for command in ("measure", "theory"):
         with pytest.raises(SystemExit):
             main([command, "--help"])
-        assert f"  hf-ncollapse {command} " in capsys.readouterr().out
+        shown = capsys.readouterr().out
+        assert f"  hf-ncollapse {command} " in shown
+        assert not re.search(r"seed-0 .*--dataset", shown)
 
 
-def test_theory_prints_the_optimum_and_its_geometry(capsys):
-    assert main(["theory", "--classes", "10", "--l2", "0.005"]) == 0
-    shown = capsys.readouterr().out
-    for number in ("0.4753171891", "3.4898554", "-0.1111111111", "closed form"):
-        assert number in shown
-    assert main(["theory", "--class-counts", "8", "4", "2", "2", "--l2", "0.005"]) == 0
-    assert "numerical" in capsys.readouterr().out
-    assert main(["theory", "--classes", "10", "--l2", "0.005", "--norm-scale", "sqrt"]) == 2
-    assert "--hidden-size" in capsys.readouterr().err
-    assert main(["theory", "--classes", "10", "--l2", "0.005", "--loss", "mse"]) == 0
-    assert "an orthogonal frame" in capsys.readouterr().out
+@pytest.mark.parametrize(
+    ("options", "shown"),
+    [
+        (["--classes", "10"], ["0.0227593675", "0.8480073", "-0.1111111111", "8.0000000000", "closed form"]),
+        (["--classes", "10", "--norm-scale", "unit"], ["0.4753171891", "3.4898554", "-0.1111111111", "1.0000000000"]),
+        (["--classes", "10", "--loss", "mse"], ["0.0003903201", "an orthogonal frame"]),
+        (["--classes", "10", "--loss", "mse", "--classifier-bias"], ["0.0003161839", "a simplex ETF"]),
+        (["--class-counts", "8", "4", "2", "2", "--loss", "mse", "--norm-scale", "unit"], ["0.0097339202"]),
+        (["--class-counts", "8", "4", "2", "2"], ["numerical", "lower bound"]),
+    ],
+)
+def test_theory_prints_the_optimum_and_its_geometry(capsys, options, shown):
+    assert main(["theory", "--l2", "0.005", *options]) == 0
+    printed = capsys.readouterr().out
+    for text in shown:
+        assert text in printed

@@ -338,3 +338,22 @@ def test_alone_reducing_changes_nothing():
     statistics = collect(features, labels, [60])
     statistics.all_reduce()
     assert_same_statistics(statistics, collect(features, labels, [60]), tolerance=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_the_sums_are_exact_under_autocast(dtype):
+    features, labels = make_data(num_samples=300, dtype=dtype, mean=1.0)
+    expected = collect(features, labels, [100] * 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        statistics = collect(features, labels, [100] * 3)
+    for name in ("class_means", "within_class_scatter", "within_class_second_moment", "direction_sums"):
+        assert torch.equal(getattr(statistics, name), getattr(expected, name)), name
+
+
+def test_constant_features_deviate_by_nothing():
+    features, labels = make_data(num_samples=1000)
+    features = torch.full_like(features, 0.1)
+    statistics = collect(features, labels, [300, 300, 400])
+    assert torch.equal(statistics.class_means, torch.full_like(statistics.class_means, 0.1))
+    assert not statistics.within_class_scatter.any()
+    assert not statistics.within_class_second_moment.any()

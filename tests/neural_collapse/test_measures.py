@@ -276,7 +276,8 @@ def test_nc2_is_a_sine_whose_chord_is_nc2_etf(seed, num_classes, width, common):
     assert 0 <= measures.nc2_identity(classifier) <= math.sqrt(1 - 1 / num_classes) + 1e-15
     means = collect(classifier, torch.arange(num_classes), num_classes)
     assert 0 <= measures.nc2_means(means) <= 1
-    assert measures.nc2_means(means) == pytest.approx(measures.nc2(classifier - classifier.mean(0)), rel=1e-9)
+    differences = classifier - classifier[0]  # exact, which the distance to a mean of 1e9 is not
+    assert measures.nc2_means(means) == pytest.approx(measures.nc2(differences - differences.mean(0)), rel=1e-9)
 
 
 def test_equal_rows_are_the_farthest_from_a_frame():
@@ -329,7 +330,7 @@ def test_class_means_on_a_line_or_in_a_point_have_one_direction_or_none():
         value, found = measures.nc1_pinv(statistics, return_rank=True)
         assert found == rank
         if rank == 0:
-            assert value == 0
+            assert value == math.inf
 
 
 def make_close_pairs(num_classes=10, width=512, gap=0.004, value=6.2407e-4):
@@ -579,3 +580,52 @@ def test_the_result_says_which_conventions_it_used():
     assert list(result)[:3] == ["nc1", "nc2", "nc3"]
     assert set(result["conventions"]) == {"nc1", "nc2", "nc3"}
     assert (result["weighting"], result["class_means"], result["num_samples"]) == ("class", "own", 200)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("counts", COUNTS.values(), ids=COUNTS)
+def test_a_dead_network_has_no_collapse(counts, dtype):
+    features, labels, _, _ = make_data(counts)
+    features = (0.1 + torch.randn(WIDTH, generator=torch.Generator().manual_seed(1))).to(dtype).expand(*features.shape)
+    statistics = collect(features, labels, len(counts))
+    assert not statistics.within_class_scatter.any()
+    for measure in (measures.nc1, measures.nc1_cdnv, measures.nc2_means, measures.nc2_equinorm, measures.gnc2):
+        assert math.isnan(measure(statistics)), measure
+    value, rank = measures.nc1_pinv(statistics, batches=[(features, labels)], return_rank=True)
+    assert math.isnan(value)
+    assert rank == 0
+
+
+@pytest.mark.parametrize("mean", [0.0, 0.1, 1e3])
+def test_class_means_that_coincide_are_infinitely_far_from_collapse(mean):
+    generator = torch.Generator().manual_seed(0)
+    half = torch.randn(4, 9, WIDTH, generator=generator, dtype=torch.float64)
+    half *= torch.tensor([1.0, 3.0, 0.2, 7.0]).view(4, 1, 1)
+    third = -half[:, :6:2] - half[:, 1:6:2]  # three that sum to 0, but for rounding, besides the pairs that do
+    features = mean + torch.cat([half, -half, half[:, :6], third], dim=1)
+    labels = torch.arange(4).repeat_interleave(features.shape[1])
+    statistics = collect(features.flatten(0, 1), labels, 4)
+    assert measures.nc1(statistics) == math.inf
+    assert measures.nc1_cdnv(statistics) == math.inf
+    assert measures.nc1_pinv(statistics, return_rank=True) == (math.inf, 0)
+    assert math.isnan(measures.nc2_means(statistics))
+
+
+@pytest.mark.parametrize("scale", [1e-80, 1e80])
+@pytest.mark.parametrize("num_classes", [5, 30])
+def test_very_small_and_very_large_features_give_the_same(scale, num_classes):
+    features, labels, classifier, _ = make_data([6] * num_classes)
+    expected = measure_everything(features, labels, classifier)
+    scaled = measure_everything(scale * features, labels, scale * classifier)
+    for name in measures.MEASURES.keys() - {"bias_collapse"}:
+        assert scaled[name] == pytest.approx(expected[name], rel=1e-9), name
+
+
+def test_autocast_around_the_measures_changes_nothing():
+    features, labels, _, _ = make_data([12, 7, 3, 9, 5], torch.float32)
+    batches = [(features, labels)]
+    found = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            found.append(measures.nc1_pinv(collect(features, labels, 5), batches=batches))
+    assert found[0] == found[1]

@@ -1,0 +1,38 @@
+"""What a model is underneath torch.compile, the wrappers of parallel training and PEFT's adapters."""
+
+from torch import nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The module that torch.compile and the parallel wrappers run, so that hooks see every call and nobody waits."""
+    while True:
+        if isinstance(model, DataParallel | DistributedDataParallel):
+            model = model.module
+        elif isinstance(getattr(model, "_orig_mod", None), nn.Module):
+            model = model._orig_mod
+        else:
+            return model
+
+
+def base_model(model: nn.Module) -> nn.Module:
+    """The model that says what this one is: adapters, and wrappers that shard or average, change nothing of that."""
+    while True:
+        model = unwrapped(model)
+        if callable(getattr(model, "get_base_model", None)):
+            model = model.get_base_model()
+        elif isinstance(getattr(model, "module", None), nn.Module):
+            model = model.module
+        else:
+            return model
+
+
+def predicts_next_token(model: nn.Module) -> bool:
+    """Whether it is a causal language model: one of transformers, registered, with code of its own, or a subclass."""
+    model = base_model(model)
+    config = getattr(model, "config", None)
+    registered = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    brought = (getattr(config, "auto_map", None) or {}).get("AutoModelForCausalLM", "").rpartition(".")[2]
+    names = {*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values(), getattr(registered, "__name__", brought), brought}
+    return any(kind.__name__ in names for kind in type(model).__mro__)
