@@ -55,6 +55,7 @@ def test_the_wheel_says_its_licence_and_its_command(wheel):
 
 
 def test_every_public_name_exists_and_another_is_an_error():
+    assert set(hf_ncollapse.__all__) == {"__version__", *hf_ncollapse._PUBLIC_NAMES}
     for name in hf_ncollapse.__all__:
         assert getattr(hf_ncollapse, name) is not None
     assert sorted(dir(hf_ncollapse)) == sorted(hf_ncollapse.__all__)
