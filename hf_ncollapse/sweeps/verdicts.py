@@ -118,8 +118,8 @@ def _collapse_is_within_its_bounds(finished: pd.DataFrame) -> list[Verdict]:
         holds.append(bool((known[quantity] <= known[f"{quantity}_bound"] * (1 + _BOUND_ROUNDING) + ROUNDING).all()))
         worst = known.loc[shares.idxmax()]
         evidence.append(
-            f"{title(quantity)} is at most {shares.max():.2f} of its bound in {_count(len(known), 'run')} that have "
-            f"one ({_run(worst)})"
+            f"{title(quantity)} is at most {shares.max():.2f} of its bound, which {_count(len(known), 'run')} "
+            f"of {len(finished)} could prove ({_run(worst)})"
         )
     if not evidence:
         return []
