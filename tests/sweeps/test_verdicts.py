@@ -148,7 +148,7 @@ def test_without_an_optimum_nothing_is_said_about_the_gap():
 def test_a_collapse_above_its_bound_is_an_alarm_that_names_its_run():
     found = by_name(table(nc1_bound=lambda depth, seed: 0.001 if (depth, seed) == (2, 1) else None))
     assert found["collapse_within_bounds"].answer == "does not hold"
-    assert "NC1 is at most 50.00 of its bound in 1 run" in found["collapse_within_bounds"].evidence
+    assert "NC1 is at most 50.00 of its bound, which 1 run of 12 could prove" in found["collapse_within_bounds"].evidence
     assert "(B = 2, seed 1)" in found["collapse_within_bounds"].evidence
 
 
@@ -172,25 +172,13 @@ def test_two_linear_layers_are_judged_by_how_l2_goes_with_depth(architecture):
     [
         ({"nc1": lambda depth, seed: 10 ** (-0.8 - 0.02 * math.log2(depth))}, "holds"),
         ({"nc1": lambda depth, seed: 10 ** (-0.8 - 0.10 * math.log2(depth))}, "does not hold"),
-        ({"nc1": 0.1, "regularization_body": lambda depth, seed: 0.02 / depth}, "does not hold"),
         ({"nc1": lambda depth, seed: 10 ** (-0.8 - (0.06 if seed else 0.02) * math.log2(depth))}, "cannot tell"),
     ],
-    ids=["flat", "collapses", "the penalty falls", "one seed is flat"],
+    ids=["flat", "collapses", "one seed is flat"],
 )
 def test_constant_l2_with_two_layers_is_flat_within_its_tolerance(columns, answer):
     found = by_name(table("L-RN2", **{"regularization_body": 0.01, **columns}))["collapse_stays"]
     assert found.answer == answer
-
-
-def test_where_both_l2_fall_together_the_penalty_is_judged_relative_to_the_optimum():
-    falling = {"regularization_body": lambda depth, seed: 0.02 / depth, "nc1": 0.1}
-    optimum = {"gufm_optimum": lambda depth, seed: 0.02 / depth}
-    found = by_name(table("L-RN2", l2_depth_scaling="inverse_all", **falling, **optimum))["collapse_stays"]
-    assert found.answer == "holds"
-    assert "relative to J* keeps at least 1.00" in found.evidence
-    assert (
-        by_name(table("L-RN2", l2_depth_scaling="inverse_all", **falling))["collapse_stays"].answer == "does not hold"
-    )
 
 
 def test_one_linear_layer_with_both_l2_falling_has_no_prediction_about_depth():
