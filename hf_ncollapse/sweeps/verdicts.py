@@ -223,10 +223,10 @@ def _stays(scaling: str) -> _Prediction:
         else:
             answer = "does not hold" if moved.mean() <= -_FLAT_DECADES else "cannot tell"
         body = counted.groupby("depth")["regularization_body"].mean()
+        first, last = collapse.index[0], collapse.index[-1]
         evidence = (
-            f"from B = {collapse.index[0]} to B = {collapse.index[-1]} log10 NC1 moves by {moved.mean():+.2f}, "
-            f"between {moved.min():+.2f} and {moved.max():+.2f}, and the blocks' penalty goes from {_number(body.iloc[0])} to "
-            f"{_number(body.iloc[-1])}"
+            f"from B = {first} to B = {last} log10 NC1 moves by {moved.mean():+.2f}, between {moved.min():+.2f} and "
+            f"{moved.max():+.2f}, and the blocks' penalty goes from {_number(body.iloc[0])} to {_number(body.iloc[-1])}"
         )
         return answer, evidence.replace("+0.00", "0.00").replace("-", "−"), {}
 
