@@ -226,7 +226,7 @@ def _stays(scaling: str) -> _Prediction:
         first, last = collapse.index[0], collapse.index[-1]
         evidence = (
             f"from B = {first} to B = {last} log10 NC1 moves by {moved.mean():+.2f}, between {moved.min():+.2f} and "
-            f"{moved.max():+.2f}, and the blocks' penalty goes from {_number(body.iloc[0])} to {_number(body.iloc[-1])}"
+            f"{moved.max():+.2f}, and the body from {_number(body.iloc[0])} to {_number(body.iloc[-1])}"
         )
         return answer, evidence.replace("+0.00", "0.00").replace("-", "−"), {}
 
