@@ -36,7 +36,7 @@ class SweepArguments:
         seeds: one run for each depth and seed; a seed sets the initial weights and the order of the batches.
         initialization: "scratch", or "continuation" to start each depth from the split of the depth before it.
         learning_rate_depth_exponent: p of the law learning_rate / depth^p, so learning_rate is that of one block. A
-            continuation needs about 1, training from scratch 0.
+            continuation needs 0.5 to 1, training from scratch 0.
         shallowest_max_steps: steps of the shallowest depth in a continuation, which has no parent to start from;
             max_steps by default.
         paper_panel: panel of the paper's figures that this sweep is to be held against, such as
