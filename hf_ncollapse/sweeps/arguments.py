@@ -38,7 +38,9 @@ class SweepArguments:
         learning_rate_depth_exponent: p of the law learning_rate / depth^p, so learning_rate is that of one block. A
             continuation needs 0.5 to 1, training from scratch 0.
         shallowest_max_steps: steps of the shallowest depth in a continuation, which has no parent to start from;
-            max_steps by default.
+            by the law of max_steps by default.
+        max_steps_depth_exponent: q of the law max_steps / depth^q, so max_steps is that of one block; 0 for as many
+            steps at every depth. Steps of shallow networks are cheap, and a continuation starts from what they reach.
         paper_panel: panel of the paper's figures that this sweep is to be held against, such as
             figure-1-l-rn1-cifar10; the report shows its range beside the sweep's curve.
     """
@@ -50,6 +52,7 @@ class SweepArguments:
     initialization: Literal["scratch", "continuation"] = "scratch"
     learning_rate_depth_exponent: float = 0.0
     shallowest_max_steps: int | None = None
+    max_steps_depth_exponent: float = 0.0
     paper_panel: str | None = None
 
     def __post_init__(self):
@@ -63,6 +66,8 @@ class SweepArguments:
             raise ValueError(f"depths is {self.depths}; they go from shallow to deep")
         if self.shallowest_max_steps is not None and self.shallowest_max_steps < 1:
             raise ValueError(f"shallowest_max_steps is {self.shallowest_max_steps}; it must be at least 1")
+        if self.max_steps_depth_exponent < 0:
+            raise ValueError(f"max_steps_depth_exponent is {self.max_steps_depth_exponent}; it must be at least 0")
         if self.initialization == "continuation":
             for shallow, deep in itertools.pairwise(self.depths):
                 if deep > 2 * shallow:

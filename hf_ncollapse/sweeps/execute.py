@@ -102,21 +102,11 @@ def prepare_sweep(recipe: Recipe) -> tuple[CollapseTrainingArguments, Classifica
     paper_panel(recipe.to_dict())
     with state.main_process_first():
         data = load_classification_data(recipe.data)
-    runs = plan_runs(recipe, arguments.learning_rate, _count_steps(arguments, len(data.train)))
+    runs = plan_runs(recipe, arguments.learning_rate, arguments.total_steps(len(data.train)))
+    arguments.polishing(min(run.max_steps for run in runs))
     for depth in recipe.sweep.depths:
         build_config(recipe.sweep.architecture, depth, recipe.model, data)
     return arguments, data, runs
-
-
-def _count_steps(arguments: CollapseTrainingArguments, num_samples: int) -> int:
-    if arguments.max_steps > 0:
-        return arguments.max_steps
-    if arguments.full_batch:
-        return math.ceil(arguments.num_train_epochs)
-    samples_a_step = (
-        arguments.per_device_train_batch_size * arguments.world_size * arguments.gradient_accumulation_steps
-    )
-    return math.ceil(arguments.num_train_epochs * math.ceil(num_samples / samples_a_step))
 
 
 def run_sweep(recipe: Recipe) -> SweepOutcome:
@@ -239,15 +229,15 @@ def train_run(
     start, start_gap = None, None
     if run.parent is not None:
         start = {name: value.clone() for name, value in model.state_dict().items()}
-        start_gap = trainer.measure().get("gap")
+        start_gap = trainer.measure(precisely=True).get("gap")
     trainer.train(resume_from_checkpoint=last_checkpoint(run.folder))
     if trainer.state.global_step < trainer.state.max_steps:
         stop.raise_if_asked(f"at {run.name}, step {trainer.state.global_step} of {trainer.state.max_steps}")
-    measured = trainer.measure(gradient=True)
+    measured = trainer.measure(gradient=True, precisely=True)
     if start_gap is not None and measured.get("gap", -math.inf) > start_gap:
         # The split is a network of this depth as well: of the two, the one nearer to the optimum is kept.
         model.load_state_dict(start)
-        measured = trainer.measure(gradient=True)
+        measured = trainer.measure(gradient=True, precisely=True)
     wrong = [name for name, value in measured.items() if value is not None and not math.isfinite(value)]
     if wrong:
         raise FloatingPointError(f"not finite after {trainer.state.global_step} steps: {', '.join(wrong)}")
@@ -260,6 +250,7 @@ def train_run(
         "start_gap": start_gap,
         "seconds": round(clock.seconds, 2),
         "learning_rate": run.learning_rate,
+        "data": recipe.to_dict()["data"],
         "train_samples": len(data.train),
         "test_samples": len(data.test),
         "processes": arguments.world_size,

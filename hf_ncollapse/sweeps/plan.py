@@ -1,5 +1,6 @@
 """From a recipe to the runs of its sweep."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,13 +51,14 @@ def plan_runs(recipe: Recipe, learning_rate: float, max_steps: int) -> list[Run]
     Args:
         recipe: the sweep.
         learning_rate: peak learning rate of one block.
-        max_steps: optimiser steps of a run.
+        max_steps: optimiser steps of one block.
     """
     sweep = recipe.sweep
     runs = []
     for seed in sweep.seeds:
         parent = None
         for depth in sweep.depths:
+            steps = math.ceil(max_steps / depth**sweep.max_steps_depth_exponent)
             is_shallowest = depth == sweep.depths[0]
             run = Run(
                 depth=depth,
@@ -64,7 +66,7 @@ def plan_runs(recipe: Recipe, learning_rate: float, max_steps: int) -> list[Run]
                 folder=recipe.folder / f"depth-{depth}" / f"seed-{seed}",
                 parent=parent,
                 learning_rate=learning_rate / depth**sweep.learning_rate_depth_exponent,
-                max_steps=sweep.shallowest_max_steps if is_shallowest and sweep.shallowest_max_steps else max_steps,
+                max_steps=sweep.shallowest_max_steps if is_shallowest and sweep.shallowest_max_steps else steps,
             )
             runs.append(run)
             parent = run if sweep.initialization == "continuation" else None

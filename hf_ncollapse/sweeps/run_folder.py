@@ -1,5 +1,6 @@
 """The folder of one run: an ordinary checkpoint and, written last, `metrics.json`; until then the Trainer's own."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -36,11 +37,17 @@ def write_run(folder: Path, model, data: ClassificationData, log_history: list[d
     data.processor.save_pretrained(folder)
     write_json(folder / "log_history.json", {"log_history": log_history})
     (folder / "failure.json").unlink(missing_ok=True)
+    metrics = {**metrics, "weights_sha256": weights_sha256(folder)}
     sweep_folder = folder.parent.parent
     for path in (*filter(Path.is_file, folder.iterdir()), folder, folder.parent, sweep_folder):
         sync_to_disk(path)
     write_json(folder / "metrics.json", metrics)
     discard_checkpoints(folder)
+
+
+def weights_sha256(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file of weights in a folder, by its name."""
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("*.safetensors"))}
 
 
 def discard_checkpoints(folder: Path) -> None:

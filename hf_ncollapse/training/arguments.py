@@ -1,13 +1,16 @@
 """Training arguments whose defaults minimise the objective of the theory and nothing else."""
 
 import inspect
+import math
 from dataclasses import dataclass, field
 
 import torch
 from transformers import TrainingArguments
 from transformers.trainer_utils import SchedulerType
 
-COUPLED_OPTIMIZERS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+from .lbfgs import LBFGS
+
+COUPLED_OPTIMIZERS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD, "lbfgs": LBFGS}
 # Of torch's others, those that always shrink the weights beside the gradient; Muon is new in torch 2.9.
 DECOUPLED_OPTIMIZERS = tuple(
     getattr(torch.optim, name) for name in ("AdamW", "Adafactor", "Muon") if hasattr(torch.optim, name)
@@ -23,8 +26,8 @@ class CollapseTrainingArguments(TrainingArguments):
 
     Args:
         optim (`str`, defaults to `"adam"`):
-            `"adam"` or `"sgd"`, with the penalty's gradient λ W added to the fit's (*coupled* L2). AdamW's decoupled
-            decay minimises another objective.
+            `"adam"` or `"sgd"`, with the penalty's gradient λ W added to the fit's (*coupled* L2), or `"lbfgs"`, which
+            needs `full_batch` and no learning rate. AdamW's decoupled decay minimises another objective.
         weight_decay (`float`, defaults to `None`):
             Left alone: λ and λ_L are `l2_coefficient` and `classifier_l2_coefficient` of the model's config.
         max_grad_norm (`float`, defaults to 0): no clipping.
@@ -45,6 +48,10 @@ class CollapseTrainingArguments(TrainingArguments):
         full_batch (`bool`, defaults to `False`):
             Every step is on all training samples, however many they are: the exact gradient of J, accumulated over
             micro-batches and processes.
+        polish_steps (`float`, defaults to 0):
+            The last so many of all steps, or below 1 a share of them, are L-BFGS's instead of `optim`'s, whose
+            learning rate ends before them. An L-BFGS step is one evaluation of J and its gradient, as any other's.
+            Needs `full_batch`.
         changed_objective (`list[str]`, *optional*):
             Names of arguments that may change the objective in this run, out of `optim`, `weight_decay`,
             `max_grad_norm`, `label_smoothing_factor`, `neftune_noise_alpha` and `average_tokens_across_devices`. The
@@ -54,7 +61,7 @@ class CollapseTrainingArguments(TrainingArguments):
         ValueError: if an argument would change the objective and `changed_objective` does not name it.
     """
 
-    optim: str = field(default="adam", metadata={"help": "Optimiser with coupled L2: adam or sgd."})
+    optim: str = field(default="adam", metadata={"help": "Optimiser with coupled L2: adam, sgd or lbfgs."})
     optim_args: str | None = field(
         default=None, metadata={"help": "Options of the optimiser as key=value,...; for example momentum=0.9 for sgd."}
     )
@@ -68,6 +75,9 @@ class CollapseTrainingArguments(TrainingArguments):
         default=0.1, metadata={"help": "Linear warm-up: steps, or a share of them if below 1."}
     )
     full_batch: bool = field(default=False, metadata={"help": "Every step is on all training samples."})
+    polish_steps: float = field(
+        default=0, metadata={"help": "The last steps, or share of them below 1, are by L-BFGS."}
+    )
     per_device_train_batch_size: int | None = field(
         default=None, metadata={"help": "Training samples a device and step: 128, or 10,000 with full_batch."}
     )
@@ -100,6 +110,7 @@ class CollapseTrainingArguments(TrainingArguments):
                 f"gradient_accumulation_steps is {self.gradient_accumulation_steps}; with full_batch it follows from "
                 "per_device_train_batch_size"
             )
+        self.check_line_search()
         if self.per_device_train_batch_size is None:
             self.per_device_train_batch_size = 10_000 if self.full_batch else 128
         if self.max_grad_norm:
@@ -127,6 +138,43 @@ class CollapseTrainingArguments(TrainingArguments):
         if coupled_optimizer is not None:
             self.optim = coupled_optimizer
             self.optimizer_options()
+
+    @property
+    def uses_lbfgs(self) -> bool:
+        """Whether some steps are L-BFGS's."""
+        return self.optim == "lbfgs" or self.polish_steps > 0
+
+    def check_line_search(self) -> None:
+        """Raise where L-BFGS could not compare the objective at two points, or would have no steps."""
+        if self.polish_steps < 0 or (self.polish_steps and self.optim == "lbfgs"):
+            raise ValueError(
+                f"polish_steps is {self.polish_steps} and optim {self.optim!r}; it takes a number or share of "
+                "steps, at least 0, after adam or sgd"
+            )
+        if self.uses_lbfgs and not self.full_batch:
+            raise ValueError("full_batch is False; L-BFGS compares the objective on the same samples: it takes True")
+        if self.uses_lbfgs and (self.bf16 or self.fp16):
+            raise ValueError("bf16 or fp16 is True; their rounding would mislead a line search: L-BFGS takes False")
+
+    def polishing(self, steps: int) -> int:
+        """Return how many of all steps are L-BFGS's after another optimiser's.
+
+        Raises:
+            ValueError: more than all.
+        """
+        polishing = math.ceil(self.polish_steps * steps) if self.polish_steps < 1 else int(self.polish_steps)
+        if polishing > steps:
+            raise ValueError(f"polish_steps is {self.polish_steps}, more than all {steps} steps of a run")
+        return polishing
+
+    def total_steps(self, num_samples: int) -> int:
+        """Return how many optimiser steps a training on `num_samples` samples takes."""
+        if self.max_steps > 0:
+            return self.max_steps
+        if self.full_batch:
+            return math.ceil(self.num_train_epochs)
+        samples_a_step = self.per_device_train_batch_size * self.world_size * self.gradient_accumulation_steps
+        return math.ceil(self.num_train_epochs * math.ceil(num_samples / samples_a_step))
 
     def micro_batches(self, num_samples: int) -> int:
         """Return how many micro-batches of a process make one optimiser step over `num_samples` training samples."""
@@ -159,7 +207,7 @@ class CollapseTrainingArguments(TrainingArguments):
                 options[name] = float(value)
             except ValueError:
                 raise ValueError(f"optim_args is {self.optim_args!r}; it takes numbers, not {value!r}") from None
-        taken = inspect.signature(COUPLED_OPTIMIZERS[self.optim]).parameters
+        taken = set(inspect.signature(COUPLED_OPTIMIZERS[self.optim]).parameters) - {"params", "fit", "weight_decay"}
         if unknown := sorted(set(options) - set(taken)):
-            raise ValueError(f"optim_args names {', '.join(unknown)}; {self.optim} takes {', '.join(taken)}")
+            raise ValueError(f"optim_args names {', '.join(unknown)}; {self.optim} takes {', '.join(sorted(taken))}")
         return options

@@ -1,5 +1,6 @@
 """`CollapseTrainer`: the Hugging Face Trainer on the exact objective, with its distance from the global optimum."""
 
+import contextlib
 import copy
 import importlib.util
 import math
@@ -14,7 +15,9 @@ from transformers.utils import logging
 from ..theory import GUFMOptimum
 from .arguments import COUPLED_OPTIMIZERS, DECOUPLED_OPTIMIZERS, CollapseTrainingArguments
 from .batches import BatchLoader, ProcessBatchSampler
+from .lbfgs import LBFGS
 from .measurement import NetworkSums, conflicting_label_counts, network_measures, network_optimum
+from .polish import PolishedOptimizer
 from .processes import check_processes
 from .saving import explained_write_errors
 
@@ -68,6 +71,8 @@ class CollapseTrainer(Trainer):
         if args.full_batch and train_dataset is not None:
             args.gradient_accumulation_steps = args.micro_batches(len(train_dataset))
         super().__init__(model, args, train_dataset=train_dataset, **kwargs)
+        self._lbfgs: LBFGS | None = None
+        self._step_fit: tuple[int, torch.Tensor] | None = None
         self._num_weights: int | None = None
         self._conflicts: list[list[int]] | None = None
         self._optimum: GUFMOptimum | None = None
@@ -80,6 +85,8 @@ class CollapseTrainer(Trainer):
         optimizer = COUPLED_OPTIMIZERS.get(args.optim)
         if optimizer is None:
             return Trainer.get_optimizer_cls_and_kwargs(args, model)
+        if args.optim == "lbfgs":
+            return optimizer, args.optimizer_options()
         adam = {"betas": (args.adam_beta1, args.adam_beta2), "eps": args.adam_epsilon} if args.optim == "adam" else {}
         return optimizer, {"lr": args.learning_rate, "fused": True, **adam, **args.optimizer_options()}
 
@@ -96,10 +103,17 @@ class CollapseTrainer(Trainer):
                 }
                 for coefficient in sorted(set(expected.values()), reverse=True)
             ]
+            if made_by is LBFGS:
+                options["fit"] = self._fit_of_step
             given = self.optimizer_cls_and_kwargs
             self.optimizer_cls_and_kwargs = made_by, {"params": groups, **options}
             super().create_optimizer(model)
             self.optimizer_cls_and_kwargs = given  # a search trains again, with another learning rate
+            self._lbfgs = self.optimizer if made_by is LBFGS else None
+            if self.args.polish_steps:
+                self._lbfgs = LBFGS([{**group} for group in groups], self._fit_of_step)
+                steps = self.args.total_steps(len(self.train_dataset))
+                self.optimizer = PolishedOptimizer(self.optimizer, self._lbfgs, steps - self.args.polishing(steps))
         optimizer = super().create_optimizer(model)
         if isinstance(optimizer, DECOUPLED_OPTIMIZERS) or any(
             group.get("decoupled_weight_decay") for group in optimizer.param_groups
@@ -119,6 +133,31 @@ class CollapseTrainer(Trainer):
                 f"{expected[id(parameters[name])]} there, as the model's l2_coefficient_of says",
             )
         return optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer=None):
+        """As the Trainer's, over the steps before L-BFGS's, which have no learning rate."""
+        return super().create_scheduler(num_training_steps - self.args.polishing(num_training_steps), optimizer)
+
+    def _get_learning_rate(self) -> float:
+        """What is logged; L-BFGS has none."""
+        return 0.0 if self._is_searching else super()._get_learning_rate()
+
+    @property
+    def _is_searching(self) -> bool:
+        """Whether L-BFGS has begun, so that the parameters are a trial of its line search between steps."""
+        return self._lbfgs is not None and self._lbfgs.is_searching
+
+    def _fit_of_step(self) -> float:
+        """(1/N) Σ ℓ over this step's micro-batches of all processes."""
+        # Each process's share comes multiplied by their number, for gradients that are averaged.
+        return self.accelerator.reduce(self._step_fit[1], "mean").item()
+
+    def train(self, *args, **kwargs):
+        """As the Trainer's; after L-BFGS the model is the best point that it saw."""
+        output = super().train(*args, **kwargs)
+        if self._is_searching:
+            self._lbfgs.eval()
+        return output
 
     def _get_grad_norm(self, model, grad_norm=None):
         """Without clipping nobody reads the norm, which the Trainer would compute at every step."""
@@ -141,12 +180,19 @@ class CollapseTrainer(Trainer):
         if self.args.world_size > 1:
             # All processes must stop together, or the others would wait for this one for ever.
             finite = self.accelerator.gather(finite.reshape(1)).all()
-        if not finite:
+        if not finite and not self._is_searching:  # a line search turns back
             raise NonFiniteLossError(self.state.global_step)
+        if self._lbfgs is not None:
+            step, fit = self.state.global_step, loss.double()
+            if self._step_fit is not None and self._step_fit[0] == step:
+                fit = self._step_fit[1] + fit
+            self._step_fit = step, fit
         return loss
 
     def _save_checkpoint(self, model, trial):
-        """As the Trainer's, with one kind of error for every file that cannot be written."""
+        """As the Trainer's, of L-BFGS's best point, and with one kind of error for what cannot be written."""
+        if self._is_searching:
+            self._lbfgs.eval()
         with explained_write_errors(self.args.output_dir):
             super()._save_checkpoint(model, trial)
 
@@ -192,12 +238,14 @@ class CollapseTrainer(Trainer):
             The numbers of the class's docstring, each named `{metric_key_prefix}_{name}`.
         """
         measured = self.measure(eval_dataset)
+        if self._is_searching:
+            measured |= self._lbfgs.progress
         self.log(dict(measured))
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in measured.items()}
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def measure(self, eval_dataset=None, *, gradient: bool = False) -> dict[str, float]:
+    def measure(self, eval_dataset=None, *, gradient: bool = False, precisely: bool = False) -> dict[str, float]:
         """Return what `evaluate` logs, by its plain names, without logging it.
 
         Args:
@@ -205,18 +253,28 @@ class CollapseTrainer(Trainer):
             gradient: add `relative_gradient`, ‖∇J‖ over the norm of the penalty's own gradient. It is 0 at a
                 stationary point, where the fit's gradient cancels the penalty's. One more backward pass over the
                 training set; left out where parameters are sharded and where nothing is penalised.
+            precisely: compute the network in float64, where the device has it and parameters are not sharded.
 
         Raises:
             NonFiniteLossError: if the objective is not finite.
         """
         eval_dataset = eval_dataset if eval_dataset is not None else self.eval_dataset
+        if self._is_searching:
+            self._lbfgs.eval()
+        is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        with contextlib.ExitStack() as held:
+            if precisely and not is_sharded and self.args.device.type != "mps":
+                held.enter_context(_in_float64(self.model))
+            return self._measure(eval_dataset, gradient=gradient and not is_sharded)
+
+    def _measure(self, eval_dataset, *, gradient: bool) -> dict[str, float]:
         sums = self._pass_over(self.train_dataset)
         optimum = self._find_optimum(sums)
         measured = network_measures(self.model, sums, optimum, splits_gap=not self._conflicts)
         measured["train_accuracy"] = sums.accuracy
         if eval_dataset is not None:
             measured["test_accuracy"] = self._pass_over(eval_dataset).accuracy
-        if gradient and measured["regularization"] and not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+        if gradient and measured["regularization"]:
             measured["relative_gradient"] = self._relative_gradient()
         return measured
 
@@ -266,6 +324,16 @@ class CollapseTrainer(Trainer):
         penalty = [self.model.l2_coefficient_of(name) * p.detach() for name, p in named.items()]
         whole = [self.accelerator.reduce(fit) + decay for fit, decay in zip(gradients, penalty, strict=True)]
         return (_norm(whole) / _norm(penalty)).item()
+
+
+@contextlib.contextmanager
+def _in_float64(model):
+    dtype = model.dtype
+    model.double()
+    try:
+        yield
+    finally:
+        model.to(dtype)
 
 
 def _norm(tensors: list[torch.Tensor]) -> torch.Tensor:

@@ -32,6 +32,7 @@ NETWORKS = {
     "t12-cross-entropy-float32": (T12, "cross_entropy", torch.float32, ACCUMULATED),
     "t12-mse-float64": (T12, "mse", torch.float64, ACCUMULATED),
     "full-batch-rn1-cross-entropy-float64": (RN1, "cross_entropy", torch.float64, FULL),
+    "polished-rn1-cross-entropy-float64": (RN1, "cross_entropy", torch.float64, {**FULL, "polish_steps": 12}),
 }
 
 

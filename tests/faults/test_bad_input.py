@@ -93,7 +93,7 @@ def test_a_config_names_the_field(config, fields, message):
 
 
 TRAINING = [
-    ({"optim": "adamw_torch"}, "optim is 'adamw_torch'; for the exact objective it takes one of adam, sgd"),
+    ({"optim": "adamw_torch"}, "optim is 'adamw_torch'; for the exact objective it takes one of adam, sgd, lbfgs"),
     ({"max_grad_norm": 1.0}, "max_grad_norm is 1.0; for the exact objective it takes 0"),
     ({"label_smoothing_factor": 0.1}, "label_smoothing_factor is 0.1"),
     ({"neftune_noise_alpha": 5.0}, "neftune_noise_alpha is 5.0"),
@@ -152,6 +152,7 @@ RECIPES = [
     ({"sweep": ""}, "sweep is ''; a name has letters"),
     ({"initialization": "warm"}, "--initialization"),
     ({"shallowest_max_steps": 0}, "shallowest_max_steps is 0; it must be at least 1"),
+    ({"max_steps_depth_exponent": -1}, "max_steps_depth_exponent is -1.0; it must be at least 0"),
     ({"norm_scale": "big"}, "--norm_scale"),
     ({"pooling": "cls"}, "--pooling"),
     ({"l2_depth_scaling": "linear"}, "--l2_depth_scaling"),

@@ -222,6 +222,15 @@ def test_a_depths_learning_rate_does_not_depend_on_the_other_depths(tmp_path):
     assert rates(1, 2, 4, 8, 16) == {depth: pytest.approx(0.01 / depth**0.5) for depth in (1, 2, 4, 8, 16)}
 
 
+def test_a_depths_steps_follow_the_law_but_for_a_shallowest_that_is_said():
+    def steps(*options):
+        (recipe,), _ = parse_recipe([*TINY, "--max_steps_depth_exponent=0.5", "--depths", "2", "4", "9", *options])
+        return [run.max_steps for run in plan_runs(recipe, learning_rate=0.01, max_steps=60)]
+
+    assert steps() == [43, 30, 20]
+    assert steps("--shallowest_max_steps=70") == [70, 30, 20]
+
+
 def split_of_the_parent(folder):
     return AutoModelForImageClassification.from_pretrained(folder / "depth-1" / "seed-0").deepen(2)
 

@@ -1,0 +1,90 @@
+"""One optimiser to get near an optimum, L-BFGS to get to it."""
+
+import torch
+
+from .lbfgs import LBFGS
+
+
+class PolishedOptimizer(torch.optim.Optimizer):
+    """`first` for `first_steps` steps, then [`LBFGS`] from where the objective is lower: there, or where all began.
+
+    A deeper network starts from the split of a shallower optimum; a first optimiser whose steps are too large for it
+    would leave it for good.
+
+    Args:
+        first: any optimiser with coupled L2; a learning rate scheduler acts on it.
+        polish: on the same parameters.
+        first_steps: steps of `first`, 0 or more.
+    """
+
+    def __init__(self, first: torch.optim.Optimizer, polish: LBFGS, first_steps: int):
+        # No state of its own for the base class to set up: its two optimisers have all.
+        self.first = first
+        self.polish = polish
+        self.first_steps = first_steps
+        self._taken = 0
+        self._start: torch.Tensor | None = None
+        self._start_objective = 0.0
+
+    @property
+    def param_groups(self) -> list[dict]:
+        """Those of the first optimiser, whose learning rates a scheduler sets."""
+        return self.first.param_groups
+
+    @property
+    def state(self):
+        """That of the first optimiser."""
+        return self.first.state
+
+    @property
+    def defaults(self) -> dict:
+        """Those of the first optimiser."""
+        return self.first.defaults
+
+    def step(self, closure=None) -> None:
+        """One step of the optimiser whose turn it is."""
+        if self._taken == 0:
+            self._start_objective, _ = self.polish.objective()
+            self._start = self.polish.flat_parameters()
+        if self._taken < self.first_steps:
+            self.first.step()
+        elif self._start is None:
+            self.polish.step()
+        else:
+            objective, gradient = self.polish.objective()
+            if objective <= self._start_objective:
+                self.polish.tell(objective, gradient)
+            else:
+                self.polish.set_parameters(self._start)
+            self._start = None
+        self._taken += 1
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Of both, whose parameters are the same."""
+        self.first.zero_grad(set_to_none)
+
+    def eval(self) -> None:
+        """Put the best point that L-BFGS has seen into the parameters."""
+        self.polish.eval()
+
+    def train(self) -> None:
+        """Put the trial that L-BFGS waits for into the parameters."""
+        self.polish.train()
+
+    def state_dict(self) -> dict:
+        """Of both, with the steps taken and, until L-BFGS begins, the start."""
+        return {
+            "first": self.first.state_dict(),
+            "polish": self.polish.state_dict(),
+            "taken": self._taken,
+            "start": self._start,
+            "start_objective": self._start_objective,
+        }
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """As `state_dict` gave it."""
+        self.first.load_state_dict(state_dict["first"])
+        self.polish.load_state_dict(state_dict["polish"])
+        self._taken = state_dict["taken"]
+        self._start = state_dict["start"]
+        self._start_objective = state_dict["start_objective"]
