@@ -9,7 +9,10 @@ import torch
 _DECREASE = 1e-4
 # ... and the slope has flattened to this share of what it was (the weak Wolfe condition).
 _CURVATURE = 0.9
-_MAX_TRIALS = 30
+_MAX_TRIALS = 20
+# Where so many steps lower the objective by less than this share of itself, a kink holds the search.
+_PATIENCE = 50
+_LEAST_PROGRESS = 1e-6
 
 
 class LBFGS(torch.optim.Optimizer):
@@ -23,8 +26,8 @@ class LBFGS(torch.optim.Optimizer):
 
     ReLU networks have kinks at which a strong Wolfe search finds no step; the weak condition and bisection are the
     choice of Lewis and Overton ("Nonsmooth optimization via quasi-Newton methods", 2013) for functions with kinks.
-    Where there is no step all the same, the history is dropped and the gradient followed; where that fails too, the
-    parameters are perturbed.
+    Where it finds no step all the same, or steps that lead nowhere, the history is dropped and the parameters are
+    perturbed: a network split in two equal halves, for example, often lies at a kink that descent cannot leave.
 
     Args:
         params: parameters or groups; λ is a group's `weight_decay`.
@@ -41,7 +44,7 @@ class LBFGS(torch.optim.Optimizer):
         params: Iterable,
         fit: Callable[[], float],
         history_size: int = 100,
-        perturbation: float = 1e-3,
+        perturbation: float = 1e-2,
     ):
         # A learning rate for schedulers to set; the line search finds its own.
         super().__init__(params, {"lr": 1.0, "weight_decay": 0.0})
@@ -57,11 +60,11 @@ class LBFGS(torch.optim.Optimizer):
 
     @property
     def progress(self) -> dict[str, float]:
-        """`gradient_norm`, ‖∇J‖ at the last point taken, and counts: `iterations`, `line_search_trials`, ...."""
+        """`gradient_norm`, ‖∇J‖ at the last point taken, and how many `iterations`, `line_search_trials`, ...."""
         memory = self._memory
         if not self.is_searching:
             return {}
-        names = ("iterations", "line_search_trials", "restarts", "perturbations")
+        names = ("iterations", "line_search_trials", "perturbations")
         return {"gradient_norm": memory["gradient"].norm().item(), **{name: memory[name] for name in names}}
 
     @property
@@ -80,14 +83,22 @@ class LBFGS(torch.optim.Optimizer):
         if not self.is_searching:
             if not math.isfinite(objective):
                 raise FloatingPointError("the objective is not finite where L-BFGS starts")
-            memory |= {"iterations": 0, "line_search_trials": 0, "restarts": 0, "perturbations": 0}
+            memory |= {"iterations": 0, "line_search_trials": 0, "perturbations": 0}
+            memory |= {"best": self.flat_parameters(), "best_objective": objective}
             self._forget()
             self._accept(self.flat_parameters(), objective, gradient)
+            self._watch_from_here()
             self._begin_search()
             return
+        if objective < memory["best_objective"]:
+            memory |= {"best": memory["trial"], "best_objective": objective}
         if memory["perturbed"]:
+            if not math.isfinite(objective):
+                self._perturb()
+                return
             # Taken whatever it costs; the best point is kept beside it.
             self._accept(self.flat_parameters(), objective, gradient)
+            self._watch_from_here()
             self._begin_search()
             return
         memory["line_search_trials"] += 1
@@ -96,20 +107,22 @@ class LBFGS(torch.optim.Optimizer):
         decreases = objective <= memory["objective"] + _DECREASE * length * slope  # False for NaN
         if decreases and gradient.dot(memory["direction"]).item() >= _CURVATURE * slope:
             self._take(objective, gradient)
+        elif memory["trials"] == _MAX_TRIALS:
+            self._perturb()
             return
-        if decreases:
-            memory["low"] = length
         else:
-            memory["high"] = length
-        if memory["trials"] == _MAX_TRIALS:
-            if decreases and objective < memory["objective"]:
-                self._take(objective, gradient)
-            else:
-                self._recover()
-            return
-        low, high = memory["low"], memory["high"]
-        memory["length"] = 2 * low if math.isinf(high) else (low + high) / 2
-        self._move_to_trial()
+            memory["low" if decreases else "high"] = length
+            low, high = memory["low"], memory["high"]
+            memory["length"] = 2 * low if math.isinf(high) else (low + high) / 2
+            self._move_to_trial()
+        if memory["line_search_trials"] - memory["watched_from"] == _PATIENCE:
+            if memory["objective"] > (1 - _LEAST_PROGRESS) * memory["watched_objective"]:
+                self._perturb()
+            self._watch_from_here()
+
+    def _watch_from_here(self) -> None:
+        memory = self._memory
+        memory |= {"watched_from": memory["line_search_trials"], "watched_objective": memory["objective"]}
 
     @torch.no_grad()
     def objective(self) -> tuple[float, torch.Tensor]:
@@ -168,18 +181,6 @@ class LBFGS(torch.optim.Optimizer):
     def _accept(self, point: torch.Tensor, objective: float, gradient: torch.Tensor) -> None:
         memory = self._memory
         memory |= {"point": point, "objective": objective, "gradient": gradient}
-        if objective < memory.get("best_objective", math.inf):
-            memory |= {"best": point, "best_objective": objective}
-
-    def _recover(self) -> None:
-        """There is no step along this direction: forget the curvature, or, where nothing is known of it, perturb."""
-        memory = self._memory
-        if memory["steps"]:
-            memory["restarts"] += 1
-            self._forget()
-            self._begin_search()
-        else:
-            self._perturb()
 
     def _forget(self) -> None:
         self._memory.update(steps=[], differences=[], inverses=[])
@@ -188,6 +189,7 @@ class LBFGS(torch.optim.Optimizer):
         memory = self._memory
         memory["perturbations"] += 1
         memory["perturbed"] = True
+        self._forget()
         self.set_parameters(memory["point"])
         # The same in every process, and after a restart from a checkpoint.
         generator = torch.Generator().manual_seed(memory["perturbations"])

@@ -109,9 +109,16 @@ def test_kinks_are_passed_along_a_valley():
 
 
 def test_where_no_step_is_found_the_parameters_are_perturbed_and_the_best_point_is_kept():
-    problem = Problem(lambda x: 1 + x.abs().sum(), [0.3, 1.0]).run(400)
+    problem = Problem(lambda x: 1 + x.abs().sum(), [0.3, 1.0], perturbation=1e-3).run(400)
     progress = problem.optimizer.progress
     assert progress["perturbations"] > 0
+    problem.optimizer.eval()
+    assert problem.function(problem.x).item() == min(problem.seen)
+
+
+def test_where_steps_lead_nowhere_the_parameters_are_perturbed():
+    problem = Problem(lambda x: 1 + 1e-9 * (-x).exp().sum(), [1.0, 2.0]).run(200)
+    assert problem.optimizer.progress["perturbations"] > 0
     problem.optimizer.eval()
     assert problem.function(problem.x).item() == min(problem.seen)
 
