@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch.utils.data import (
     IterableDataset,
     RandomSampler,
     SequentialSampler,
+    TensorDataset,
     default_collate,
 )
 from transformers import default_data_collator
@@ -36,7 +38,8 @@ class LabelledBatches:
     iterables it keeps every W-th batch. No batch is padded, so no sample counts twice, and the last one may be short.
 
     Args:
-        data: a data set (of dicts with a label, or of pairs), a `DataLoader`, or a list of batches.
+        data: a data set (of dicts with a label, or of pairs), a `DataLoader`, a list of batches, or a pair of arrays
+            (inputs, labels).
         model: its forward's names say which columns of a `datasets.Dataset` are kept.
         batch_size: for data sets.
         collate: makes a batch of a list of samples; by default transformers' `default_data_collator` for dicts and
@@ -64,6 +67,12 @@ class LabelledBatches:
             raise ValueError("data can be looked at only once; give a data set, a DataLoader or a list of batches")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if isinstance(data, tuple | list) and len(data) == 2 and all(isinstance(p, Tensor | np.ndarray) for p in data):
+            if len(data[0]) != len(data[1]):
+                raise ValueError(
+                    f"data must be inputs and labels of one length, got {len(data[0])} and {len(data[1])}"
+                )
+            data = TensorDataset(*map(torch.as_tensor, data))
         self.labels_from_inputs = labels_from_inputs
         self.rank, self.world_size = world()
         self.batch_indices = None
@@ -139,6 +148,7 @@ class LabelledBatches:
                 f"a batch must be a dict with labels or a pair (inputs, labels), got {type(batch).__name__}: "
                 "unlabeled data cannot be measured"
             )
+        _require_numbers(labels)
         labels = torch.as_tensor(labels)
         if labels.is_floating_point():
             raise ValueError(
@@ -179,7 +189,18 @@ class _Collate:
             return samples
         if self.collate is not None:
             return self.collate(samples)
+        if isinstance(samples[0], Mapping):
+            _require_numbers([samples[0][name] for name in LABEL_NAMES if name in samples[0]])
         return default_data_collator(samples) if isinstance(samples[0], Mapping) else default_collate(samples)
+
+
+def _require_numbers(labels: Any) -> None:
+    names = [label for label in labels if isinstance(label, str)] if isinstance(labels, tuple | list) else []
+    if names:
+        raise ValueError(
+            f"labels must be whole numbers 0 … K − 1, got {names[0]!r}: number the names as the model's "
+            'config.label2id does, or with dataset.class_encode_column("label")'
+        )
 
 
 def _is_batch(value: Any) -> bool:

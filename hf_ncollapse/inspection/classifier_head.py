@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .acting_classifier import ActingClassifier, acting_classifier
 from .wrappers import base_model
 
 
@@ -27,12 +28,14 @@ class ClassifierHead:
             (the layer runs on every token and the model returns the last one that is not padding).
         is_exact: whether the model's logits are this layer's output as it stands. Otherwise something follows it (a
             scale, a cap, an average of heads) and W describes the logits up to that.
+        acting: W and b as the layer applies them; `None` where its output is no W x + b.
     """
 
     name: str
     module: nn.Linear
     samples: str
     is_exact: bool
+    acting: ActingClassifier | None
 
     def __str__(self) -> str:
         described = {
@@ -41,6 +44,10 @@ class ClassifierHead:
             "last_token": "the feature of the last token that is not padding",
         }[self.samples]
         relation = "its output is the model's logits" if self.is_exact else "the model's logits are not its output"
+        if self.acting is None:
+            relation += ", but it is not W x + b: the measures of W are left out"
+        else:
+            relation += self.acting.remark
         width = f"{self.module.in_features} → {self.module.out_features}"
         return f'classifier "{self.name}" ({width}): {described}; {relation}'
 
@@ -79,10 +86,13 @@ def find_classifier(model: nn.Module, inputs: Any, name: str | None = None) -> C
     linear_layers = {key: module for key, module in model.named_modules() if isinstance(module, nn.Linear)}
     if name is not None and name not in linear_layers:
         raise ValueError(f"classifier is {name!r}; it takes the name of a linear layer: {_listed(linear_layers)}")
-    outputs: dict[str, Tensor] = {}
+    inputs_of, outputs = {}, {}
 
     def recorder(key: str):
-        return lambda module, arguments, output: outputs.__setitem__(key, output)
+        def record(module: nn.Module, arguments: tuple, output: Tensor) -> None:
+            inputs_of[key], outputs[key] = arguments[0], output
+
+        return record
 
     hooks = [layer.register_forward_hook(recorder(key)) for key, layer in linear_layers.items()]
     try:
@@ -97,16 +107,20 @@ def find_classifier(model: nn.Module, inputs: Any, name: str | None = None) -> C
         raise ValueError(f"classifier is {name!r}, but the model's output has no logits to compare its output with")
     if logits.ndim not in (2, 3):
         raise ValueError(f"logits must be samples × classes or samples × tokens × classes, got {tuple(logits.shape)}")
+    if logits.shape[-1] == 1:
+        raise ValueError(
+            "the model has one output (num_labels is 1: regression, or two classes by one logit), so no row of W for "
+            "each class: take it as an encoder with classifier=None"
+        )
 
     considered = outputs if name is None else {name: outputs[name]} if name in outputs else {}
     exact = {key: samples for key, output in considered.items() if (samples := _exact_samples(output, logits))}
-    if len(exact) == 1:
-        ((found, samples),) = exact.items()
-        return ClassifierHead(found, linear_layers[found], samples, is_exact=True)
     possible = list(exact) or [key for key, output in considered.items() if output.shape == logits.shape]
     if len(possible) == 1:
-        samples = "inputs" if logits.ndim == 2 else "tokens"
-        return ClassifierHead(possible[0], linear_layers[possible[0]], samples, is_exact=False)
+        found = possible[0]
+        samples = exact.get(found, "inputs" if logits.ndim == 2 else "tokens")
+        acting = acting_classifier(linear_layers[found], inputs_of[found], outputs[found])
+        return ClassifierHead(found, linear_layers[found], samples, found in exact, acting)
     if name is not None:
         raise ValueError(
             f"classifier is {name!r}, whose output has the shape {tuple(outputs[name].shape)}, but the model's logits "

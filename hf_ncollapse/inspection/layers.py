@@ -1,4 +1,4 @@
-"""A model's stack of blocks, and how a block's output becomes one feature a sample."""
+"""The layers to measure, and how a layer's output becomes one feature a sample."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,35 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from ..neural_collapse.class_statistics import exact_products
+from .blocks import find_blocks
 from .classifier_head import ClassifierHead, last_token_positions
 from .wrappers import base_model
 
 POOLINGS = ("mean", "first", "last")
-
-
-def find_blocks(model: nn.Module) -> dict[str, nn.Module]:
-    """Return the model's blocks by name, in order: the children of its largest stack.
-
-    A stack is a `ModuleList` or `Sequential` of composed modules of one class; the one with most parameters is taken,
-    the outermost of equals. Convolutional and hierarchical networks give their stages.
-
-    Raises:
-        ValueError: the model has no such stack.
-    """
-    largest, most_parameters = None, 0
-    for name, module in model.named_modules():
-        if not isinstance(module, nn.ModuleList | nn.Sequential) or len(module) == 0:
-            continue
-        children = list(module.children())
-        if len({type(child) for child in children}) > 1 or not any(True for _ in children[0].children()):
-            continue
-        num_parameters = sum(parameter.numel() for parameter in module.parameters())
-        if num_parameters > most_parameters:
-            largest, most_parameters = (name, module), num_parameters
-    if largest is None:
-        raise ValueError('layers is "all", but the model has no stack of blocks; name its modules: layers=["…", …]')
-    name, stack = largest
-    return {f"{name}.{child}" if name else child: module for child, module in stack.named_children()}
 
 
 def named_layers(model: nn.Module, layers: str | list[str]) -> dict[str, nn.Module]:

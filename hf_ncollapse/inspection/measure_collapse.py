@@ -12,11 +12,12 @@ from tqdm.auto import tqdm
 
 from ..neural_collapse import measures as collapse_measures
 from ..neural_collapse.class_statistics import ClassStatistics
+from .axes import axes_of
 from .batches import LabelledBatches, first_samples, to_device
 from .classifier_head import call_model, find_classifier, logits_of
 from .collapse_report import FEATURES, CollapseReport, LayerCollapse
 from .layers import POOLINGS, SampleSelection, described_head, named_layers, states_of
-from .wrappers import base_model, predicts_next_token, unwrapped
+from .wrappers import base_model, encoder_of, is_sequence_to_sequence, predicts_next_token, unwrapped
 
 DEFAULT_MEASURES = ("nc1", "nc2", "nc2_means", "nc3")
 
@@ -49,13 +50,15 @@ def measure_collapse(
         model: any `AutoModelFor…Classification`, a causal language model (the classes are the next tokens), an encoder
             (`AutoModel`, sentence-transformers), or a torch module whose output is logits; also behind PEFT,
             `torch.compile` (then run without its compiled code), `DataParallel` or `DistributedDataParallel`.
-        data: a data set, `DataLoader` or list of batches with labels; of a `DatasetDict` name the `split`. Labels
-            are 0 … K − 1, one an input, or one a token for token classification; language models need none.
+        data: a data set, `DataLoader`, list of batches with labels, or a pair of arrays (inputs, labels); of a
+            `DatasetDict` name the `split`. Labels are 0 … K − 1, one an input, or one a token for token
+            classification; language models need none.
         split: which split of a dict of data sets.
         layers: "last" for the features alone, "all" for every block and the features, or names of modules.
         measures: "paper", "all", or names (`neural_collapse.measures.MEASURES`). Those of W are of the features only.
             `nc4`, when named, costs a second pass; "all" leaves it out.
-        classifier: name of the last linear layer; "auto" finds it; `None` takes the model's output as the feature.
+        classifier: name of the last linear layer; "auto" finds it; `None` takes the model's output as the feature, of
+            a transformers model with a head the output of what is below the head.
         pooling: over the tokens of a block's output, "mean", "first" or "last"; decoders' heads read one token, whose
             hidden states are then measured in the blocks too.
         training: the report on the training set, to measure these samples about its class means.
@@ -97,7 +100,12 @@ def measure_collapse(
             known = ", ".join(map(str, data)) if isinstance(data, Mapping) else "no splits"
             raise ValueError(f"split is {split!r}, but the data have {known}")
         data = data[split]
-    model = unwrapped(model)
+    model = encoder_of(model) if classifier is None else unwrapped(model)
+    if classifier is not None and is_sequence_to_sequence(model):
+        raise ValueError(
+            f"the model is {type(base_model(model)).__name__}, which writes one sequence from another and has no "
+            "class for a sample: measure its encoder, model.get_encoder(), on labelled inputs"
+        )
     is_language_model = predicts_next_token(model)
     batches = LabelledBatches(
         data, model, batch_size=batch_size, collate=collate, labels_from_inputs=is_language_model
@@ -139,13 +147,14 @@ class _Measurement:
         self.half_precision = parameter.dtype if parameter.dtype in (torch.float16, torch.bfloat16) else None
         self.second_moment, self.directions = second_moment, directions
         self.selecting = {"pooling": pooling, "next_token": next_token, "ignore_index": ignore_index}
-        inputs, _ = self.batches.first()
+        inputs, labels = self.batches.first()
         few = to_device(first_samples(inputs, 2), self.device, self.half_precision)
         self.head = None
         if classifier is not None:
             self.head = find_classifier(model, few, None if classifier == "auto" else classifier)
         self.samples = "inputs" if self.head is None else self.head.samples
         self.modules = named_layers(model, layers)
+        self.axes = self._probed_axes(few, min(2, len(labels)))
         self.statistics = {name: self._empty_statistics(name) for name in [*self.modules, FEATURES]}
         self.pooling: dict[str, str] = {}
         self.selection: SampleSelection | None = None
@@ -164,6 +173,8 @@ class _Measurement:
         with self._hooked(self._update):
             for inputs, labels in bar:
                 self._forward(inputs, labels)
+        if self.head is None:
+            self.statistics = {name: _without_room(statistics) for name, statistics in self.statistics.items()}
         self._join_processes()
         if self.statistics[FEATURES].num_samples == 0:
             raise ValueError("no sample has a label other than ignore_index: the set is empty or unlabeled")
@@ -213,6 +224,28 @@ class _Measurement:
             for hook in hooks:
                 hook.remove()
 
+    def _probed_axes(self, few: Any, num_samples: int) -> dict[str, tuple[int, ...]]:
+        """Where samples and features are in the states of every layer that runs."""
+        axes = {}
+
+        def probe(name: str, module: nn.Module, output: Any) -> None:
+            axes[name] = axes_of(module, states_of(output), num_samples)
+
+        hooks = [
+            module.register_forward_hook(lambda module, arguments, output, name=name: probe(name, module, output))
+            for name, module in self.modules.items()
+        ]
+        try:
+            if self.modules or self.head is None:
+                with torch.no_grad():
+                    output = call_model(self.model, few)
+                if self.head is None:
+                    probe(FEATURES, self.model, output)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return axes
+
     def _take_classifier(self, module: nn.Module, arguments: tuple, output: Tensor) -> None:
         states = arguments[0]
         if self.samples == "inputs":
@@ -226,6 +259,8 @@ class _Measurement:
         if name in self.ran:
             raise ValueError(f"layer {name!r} runs several times in one forward pass: leave it out of layers")
         self.ran.append(name)
+        if name in self.axes:
+            states = states.permute(self.axes[name])
         self.pooling[name] = self.selection.described_pooling(states)
         try:
             self.receive(name, self.selection.features(states))
@@ -235,9 +270,9 @@ class _Measurement:
     def _update(self, name: str, features: Tensor) -> None:
         labels = self.selection.labels
         statistics = self.statistics[name]
-        if self.head is None and len(labels) and int(labels.max()) >= statistics.num_classes:
-            statistics = self.statistics[name] = statistics.resized(int(labels.max()) + 1)
-        elif self.head is not None and len(labels) and int(labels.max()) >= statistics.num_classes:
+        if self.head is None:
+            statistics = self.statistics[name] = statistics.grown_for(features, labels)
+        elif len(labels) and int(labels.max()) >= statistics.num_classes:
             raise ValueError(
                 f"a label is {int(labels.max())}, but the model has num_labels = {statistics.num_classes} classes, "
                 f"0 … {statistics.num_classes - 1}: the data set is not the one that it classifies"
@@ -253,8 +288,12 @@ class _Measurement:
 
     def _empty_statistics(self, name: str) -> ClassStatistics:
         num_classes = 2 if self.head is None else self.head.module.out_features
-        directions = self.directions and self.head is not None and name == FEATURES
+        directions = self.directions and self._classifies(name)
         return ClassStatistics(num_classes, second_moment=self.second_moment, directions=directions)
+
+    def _classifies(self, name: str) -> bool:
+        """Whether a known W acts on the layer's features."""
+        return name == FEATURES and self.head is not None and self.head.acting is not None
 
     def _join_processes(self) -> None:
         if self.batches.world_size == 1:
@@ -277,8 +316,8 @@ class _Measurement:
                 raise ValueError(f"training has no layer {name!r}: measure the training set with the same layers")
             reference = training.statistics[name]
         weight, bias = None, None
-        if self.head is not None and name == FEATURES:
-            weight, bias = self.head.module.weight, self.head.module.bias
+        if self._classifies(name):
+            weight, bias = self.head.acting.weight, self.head.acting.bias
         kept, num_rare = None, 0
         if min_class_count is not None:
             kept = statistics.counts >= min_class_count
@@ -318,7 +357,9 @@ class _Measurement:
         return LayerCollapse(name, self.pooling[name], width, values, found, left_out), num_rare
 
     def _reason_without_classifier(self, name: str) -> str:
-        return "the model has no classifier" if self.head is None else "W acts on the features alone"
+        if self.head is None:
+            return "the model has no classifier"
+        return "the classifier's output is not W x + b" if name == FEATURES else "W acts on the features alone"
 
 
 class _SecondLook:
@@ -333,6 +374,13 @@ class _SecondLook:
                 kept = self.kept.to(labels.device)
                 features, labels = features[kept[labels]], (kept.cumsum(0) - 1)[labels[kept[labels]]]
             yield features, labels
+
+
+def _without_room(statistics: ClassStatistics) -> ClassStatistics:
+    """The statistics without classes after the last that has samples."""
+    if statistics.num_samples == 0:
+        return statistics
+    return statistics.resized(max(2, int(statistics.counts.nonzero().max()) + 1))
 
 
 def _needs_w(measure: str) -> bool:

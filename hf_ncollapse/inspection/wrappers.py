@@ -2,7 +2,13 @@
 
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers import PreTrainedModel
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES,
+)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -26,6 +32,21 @@ def base_model(model: nn.Module) -> nn.Module:
             model = model.module
         else:
             return model
+
+
+def encoder_of(model: nn.Module) -> nn.Module:
+    """A transformers model without its head; any other module is its own encoder."""
+    model = unwrapped(model)
+    return model.base_model if isinstance(model, PreTrainedModel) else model
+
+
+def is_sequence_to_sequence(model: nn.Module) -> bool:
+    """Whether it writes a text from another text or from speech, as T5, BART and Whisper do."""
+    names = {
+        *MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES.values(),
+        *MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES.values(),
+    }
+    return any(kind.__name__ in names for kind in type(base_model(model)).__mro__)
 
 
 def predicts_next_token(model: nn.Module) -> bool:

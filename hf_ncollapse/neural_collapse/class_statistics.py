@@ -27,7 +27,8 @@ class ClassStatistics:
 
     With s_k the shift of class k, the state holds, per class, n_k, Σ(h − s_k), Σ‖h − s_k‖² and, on request, the sum
     of unit features Σ h/‖h‖ (K×d; any classifier's mean cosine follows from it) and the second moment
-    Σ (h − s_{y})(h − s_{y})ᵀ (d×d, over all samples).
+    Σ (h − s_{y})(h − s_{y})ᵀ (d×d, over all samples; the products of float64 features are float64's, of others
+    float32's, and what was rounded so is kept beside it).
 
     Args:
         num_classes (`int`): K, at least 2. Labels are 0 … K − 1.
@@ -47,7 +48,7 @@ class ClassStatistics:
         [2.0, 0.0]
     """
 
-    VERSION = 1
+    VERSION = 2
 
     def __init__(self, num_classes: int, *, second_moment: bool = False, directions: bool = True, device=None):
         if num_classes < 2:
@@ -61,6 +62,7 @@ class ClassStatistics:
 
     # --- what went in ------------------------------------------------------------------------------------------
 
+    @torch.inference_mode(False)  # or nobody could update the state outside that mode
     def update(self, features: Tensor, labels: Tensor, *, ignore_index: int | None = None) -> None:
         """Add a batch.
 
@@ -78,11 +80,11 @@ class ClassStatistics:
             raise ValueError(f"features must keep their width {self.num_features}, got {features.shape[1]}")
         if len(labels) == 0:
             return
+        rows = _CPU_ROWS if features.device.type == "cpu" else _ACCELERATOR_ROWS
+        if self.num_features is None or len(features) > rows or features.dtype == torch.float64:
+            require_finite(features)
         self._allocate(features.shape[1], features.device)
         features, labels = features.to(self.device), labels.to(self.device, torch.int64)
-        rows = _CPU_ROWS if self.device.type == "cpu" else _ACCELERATOR_ROWS
-        if len(features) > rows or features.dtype == torch.float64:
-            require_finite(features)
         with exact_products(self.device):
             for start in range(0, len(labels), rows):
                 self._add(features[start : start + rows], labels[start : start + rows])
@@ -125,10 +127,23 @@ class ClassStatistics:
             ValueError: the statistics were made without `second_moment=True`.
         """
         self._require_samples()
-        if not self.has_second_moment:
-            raise ValueError("the second moment was not accumulated: create ClassStatistics with second_moment=True")
+        self._require_second_moment()
         second_moment = (self._second_moment - self._mean_deviations().T @ self._sums).triu_()
         return second_moment + second_moment.triu(1).T
+
+    @property
+    def single_precision_squares(self) -> Tensor:
+        """Σ_i (h_i − s_{y_i})², d values in float64, over the samples whose products were float32's.
+
+        Entry (j, l) of the second moment is wrong by a few units in float32's last place of √(its j · its l), whatever
+        the entry itself: a direction with much less scatter than the coordinates have may hold rounding alone.
+
+        Raises:
+            ValueError: the statistics were made without `second_moment=True`.
+        """
+        self._require_samples()
+        self._require_second_moment()
+        return self._single_squares
 
     @property
     def direction_sums(self) -> Tensor:
@@ -159,6 +174,17 @@ class ClassStatistics:
             state[name] = torch.cat([tensor, tensor.new_zeros(num_classes - len(tensor), *tensor.shape[1:])])
         return ClassStatistics.from_state_dict(state, device=self.device)
 
+    def grown_for(self, features: Tensor, labels: Tensor) -> "ClassStatistics":
+        """The statistics with room for a batch, where K is learned from the labels: twice the classes, or all these.
+
+        Raises:
+            ValueError: a label asks for over 256 MiB of class means and 100 times as many classes as samples.
+        """
+        if len(labels) == 0 or int(labels.max()) < self.num_classes:
+            return self
+        require_plausible(labels, self.num_samples + len(labels), features.shape[1])
+        return self.resized(max(int(labels.max()) + 1, 2 * self.num_classes))
+
     def select_classes(self, selected: Tensor) -> "ClassStatistics":
         """The statistics of some classes alone, renumbered 0 … K' − 1.
 
@@ -178,6 +204,7 @@ class ClassStatistics:
 
     # --- joining -----------------------------------------------------------------------------------------------
 
+    @torch.inference_mode(False)
     def merge(self, other: "ClassStatistics") -> None:
         """Add the samples of `other`, exactly; the order of merges does not matter.
 
@@ -199,6 +226,7 @@ class ClassStatistics:
         for name in self._sum_names():
             getattr(self, name).add_(getattr(other, name))
 
+    @torch.inference_mode(False)
     def all_reduce(self) -> None:
         """Give every process of torch.distributed's default group the statistics of all; does nothing without one.
 
@@ -244,6 +272,7 @@ class ClassStatistics:
             {} if self.num_features is None else {name: getattr(self, name) for name in self._tensor_names()}
         )
 
+    @torch.inference_mode(False)
     def load_state_dict(self, state: dict) -> None:
         """Replace this state by `state`, a `state_dict()` of statistics that accumulate the same.
 
@@ -307,12 +336,16 @@ class ClassStatistics:
         if self.has_second_moment:
             # A float32 gemm is half the price; it needs squares that neither overflow nor underflow in float32.
             smallest, largest = _SAFE_SQUARED_NORMS
-            if features.dtype in _SINGLE_PRECISION and smallest < squared_norms.max() < largest:
+            single = features.dtype in _SINGLE_PRECISION and bool(smallest < squared_norms.max() < largest)
+            if single:
                 deviations = deviations.float()
             # The matrix is symmetric: only the blocks on and above the diagonal are computed.
             for start in range(0, self.num_features, _BLOCK_WIDTH):
                 block = slice(start, start + _BLOCK_WIDTH)
-                self._second_moment[block, start:] += deviations[:, block].T @ deviations[:, start:]
+                products = deviations[:, block].T @ deviations[:, start:]
+                self._second_moment[block, start:] += products
+                if single:
+                    self._single_squares[block] += products.diagonal()
         if self.has_directions:
             directions = workspace.copy_(features)
             norms = torch.linalg.vector_norm(directions, dim=1, keepdim=True)
@@ -336,7 +369,8 @@ class ClassStatistics:
         return classes
 
     def _sum_names(self) -> list[str]:
-        optional = ["_directions"] * self.has_directions + ["_second_moment"] * self.has_second_moment
+        optional = ["_directions"] * self.has_directions
+        optional += ["_second_moment", "_single_squares"] * self.has_second_moment
         return ["counts", "_sums", "_squares", *optional]
 
     def _tensor_names(self) -> list[str]:
@@ -369,6 +403,7 @@ class ClassStatistics:
         if self.has_second_moment:
             shape = (num_features, num_features)
             self._second_moment = torch.zeros(shape, dtype=torch.float64, device=self._device)
+            self._single_squares = torch.zeros(num_features, dtype=torch.float64, device=self._device)
 
     def _mean_deviations(self) -> Tensor:
         return self._sums / self.counts.clamp(min=1).unsqueeze(1)
@@ -376,6 +411,10 @@ class ClassStatistics:
     def _require_samples(self) -> None:
         if self.num_samples == 0:
             raise ValueError("the statistics are empty: update them with at least one sample")
+
+    def _require_second_moment(self) -> None:
+        if not self.has_second_moment:
+            raise ValueError("the second moment was not accumulated: create ClassStatistics with second_moment=True")
 
 
 class HeldOutStatistics:
@@ -424,6 +463,11 @@ class HeldOutStatistics:
         return self.test.within_class_second_moment + (self.counts.unsqueeze(1) * offsets).T @ offsets
 
     @property
+    def single_precision_squares(self) -> Tensor:
+        """What float32 rounded in the test samples' second moment, d values in float64."""
+        return self.test.single_precision_squares
+
+    @property
     def direction_sums(self) -> Tensor:
         """The test samples' Σ h/‖h‖, K×d in float64."""
         return self.test.direction_sums
@@ -465,6 +509,8 @@ def check_batch(features: Tensor, labels: Tensor) -> None:
         raise ValueError(f"features must be samples × width (N×d), got shape {tuple(features.shape)}")
     if features.is_complex():
         raise ValueError(f"features must be real, got {features.dtype}")
+    if features.is_floating_point() and features.element_size() < 2:
+        raise ValueError(f"features must be of 16 bits or more, got {features.dtype}: cast them, as with .bfloat16()")
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise ValueError(f"labels must be integers, got {labels.dtype}")
     if labels.shape != features.shape[:1]:
@@ -487,6 +533,16 @@ def check_labels(labels: Tensor, num_classes: int, ignore_index: int | None = No
         raise ValueError(
             f"labels must be in 0 … {num_classes - 1}, got {int(labels[position])} at position {position} "
             f"({int(bad.sum())} labels in all){hint}"
+        )
+
+
+def require_plausible(labels: Tensor, num_samples: int, num_features: int) -> None:
+    """Raise a `ValueError` if the largest of some labels, from which K is learned, can only be a mistake."""
+    num_classes = int(labels.max()) + 1
+    if num_classes > 100 * num_samples and 8 * num_classes * num_features > 2**28:
+        raise ValueError(
+            f"labels must be 0 … K − 1, got {num_classes - 1} at position {int(labels.argmax())} among {num_samples} "
+            "samples: map them to whole numbers without gaps"
         )
 
 

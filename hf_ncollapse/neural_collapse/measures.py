@@ -19,7 +19,7 @@ from itertools import combinations_with_replacement
 import torch
 from torch import Tensor
 
-from .class_statistics import ClassStatistics, HeldOutStatistics, drop_ignored, exact_products
+from .class_statistics import ClassStatistics, HeldOutStatistics, drop_ignored
 
 Statistics = ClassStatistics | HeldOutStatistics
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -28,6 +28,18 @@ Batches = Iterable[tuple[Tensor, Tensor]]
 _TILE_ENTRIES = 2**20
 # By how many units in the last place, of the features' own size, the float64 means of equal classes differ.
 _ULPS = 8
+# The error of a second moment's float32 products, relative to their factors' sizes: a quarter of ε, as was measured.
+_SINGLE_ROUNDING = torch.finfo(torch.float32).eps / 4
+_RELATIVE_ERROR = 1e-6
+_NEEDS_CLASSIFIER = "classifier=W"
+
+
+class SecondLookNeeded(ValueError):
+    """A measure is no function of one pass over these samples; `reason` says why and what to do."""
+
+    def __init__(self, measure: str, reason: str):
+        self.reason = f"a second look at the features: {reason}"
+        super().__init__(f"{measure} needs {self.reason}")
 
 
 # --- NC1: features collapse to their class mean --------------------------------------------------------------------
@@ -64,9 +76,14 @@ def nc1_pinv(
     Args:
         statistics: made with `second_moment=True`.
         weighting (`str`): "class" or "sample".
-        batches: the same samples once more, `(features, labels)` at a time. Only `weighting="class"` with unequal
-            n_k needs them: one pass cannot hold 1/n_k, which it learns at the end, in a single d×d matrix.
+        batches: the same samples once more, `(features, labels)` at a time, for what one pass cannot say: with
+            `weighting="class"` and unequal n_k, as a single d×d matrix cannot hold the 1/n_k that are known at the
+            end; and where the scatter along the class means is so much smaller than across them that the one pass's
+            float32 products lose it (features in float64 do not).
         return_rank (`bool`): return `(value, rank)`, with the number of directions used.
+
+    Raises:
+        SecondLookNeeded: `batches` are needed and not given.
 
     Example:
         >>> statistics = ClassStatistics(2, second_moment=True)
@@ -76,25 +93,25 @@ def nc1_pinv(
         >>> round(value, 6), rank
         (0.125, 1)
     """
-    whitening = _between_class_whitening(statistics, weighting)
     weights = _class_weights(statistics.counts, weighting)
-    if weighting == "sample" or _is_balanced(statistics.counts):
+    one_pass = weighting == "sample" or _is_balanced(statistics.counts)
+    if not one_pass and batches is None:
+        raise SecondLookNeeded("nc1_pinv", 'class counts differ; pass batches, or weighting="sample"')
+    whitening = _between_class_whitening(statistics, weighting)
+    if one_pass:
         within = statistics.within_class_second_moment / statistics.num_samples
         trace = ((within @ whitening) * whitening).sum()
-    elif batches is None:
-        raise ValueError(
-            'nc1_pinv with weighting="class" and unequal class counts needs a second look at the features: '
-            'pass batches, or weighting="sample"'
-        )
-    else:
+        squares = statistics.single_precision_squares / statistics.num_samples
+        one_pass = bool(_SINGLE_ROUNDING * (squares @ whitening.square()).sum() <= _RELATIVE_ERROR * trace)
+    if not one_pass and batches is None:
+        reason = "float32 rounds off their scatter along the class means; pass batches, or features in float64"
+        raise SecondLookNeeded("nc1_pinv", reason)
+    if not one_pass:
         means = statistics.class_means
         trace = torch.zeros((), dtype=torch.float64, device=statistics.device)
         for features, labels in _second_look(statistics, batches):
-            precision = torch.float64 if features.dtype == torch.float64 else torch.float32
-            with exact_products(statistics.device):
-                whitened = (features.double() - means[labels]).to(precision) @ whitening.to(precision)
-                squared_norms = torch.linalg.vecdot(whitened, whitened).double()
-            trace += (weights / statistics.counts)[labels] @ squared_norms
+            whitened = (features.double() - means[labels]) @ whitening
+            trace += (weights / statistics.counts)[labels] @ torch.linalg.vecdot(whitened, whitened)
     rank = whitening.shape[1]
     if rank == 0:  # the class means coincide: tr(Σ_W Σ_B⁺) of Σ_B → 0, not of Σ_B = 0, whose pseudo-inverse is 0
         trace = (weights @ _class_variances(statistics)) / 0.0
@@ -463,7 +480,7 @@ def compute(
         absent (`str`): what classes without samples get: "error", or "exclude" to measure the others alone.
         training_statistics (`ClassStatistics`, *optional*): measure test samples about the training set's means.
         batches (*optional*): the same samples once more, an iterable of `(features, labels)`: `nc4` needs them, and
-            `nc1_pinv` for unequal class counts under `weighting="class"`.
+            `nc1_pinv` for unequal class counts under `weighting="class"` or much less scatter along the means.
         ignore_index (`int`, *optional*): skip samples with this label in `batches`, as in `update`.
 
     Returns:
@@ -503,14 +520,20 @@ def compute(
         function, _ = MEASURES[name]
         reason = _missing(name, statistics, classifier, weighting, batches)
         if reason and measures != "all":
-            raise ValueError(f"{name} needs {reason}")
+            hint = '; without one, name other measures, such as measures="nc1"' if reason == _NEEDS_CLASSIFIER else ""
+            raise ValueError(f"{name} needs {reason}{hint}")
         if reason:
             left_out[name] = f"needs {reason}"
             continue
         taken = inspect.signature(function).parameters
         chosen = {key: value for key, value in arguments.items() if key in taken}
         if name == "nc1_pinv":
-            values[name], values["nc1_pinv_rank"] = nc1_pinv(**chosen, return_rank=True)
+            try:
+                values[name], values["nc1_pinv_rank"] = nc1_pinv(**chosen, return_rank=True)
+            except SecondLookNeeded as error:
+                if measures != "all":
+                    raise
+                left_out[name] = f"needs {error.reason}"
         elif name == "gnc2_excess" and "gnc2" in values:
             values[name] = values["gnc2"] - _gnc2_of_etf(statistics.num_classes)
         else:
@@ -566,17 +589,14 @@ def _missing(name: str, statistics: Statistics, classifier, weighting: str, batc
     """What the measure needs and was not given."""
     parameters = inspect.signature(MEASURES[name][0]).parameters
     if "classifier" in parameters and classifier is None:
-        return "classifier=W"
+        return _NEEDS_CLASSIFIER
     if name == "nc3" and not statistics.has_directions:
         return "statistics made with directions=True"
     if name == "nc4" and batches is None:
         return "a second look at the features: batches"
-    if name == "nc1_pinv":
-        one_pass = weighting == "sample" or _is_balanced(statistics.counts)
-        if one_pass and not statistics.has_second_moment:
-            return "statistics made with second_moment=True"
-        if not one_pass and batches is None:
-            return 'a second look at the features, as class counts differ: batches (or weighting="sample")'
+    one_pass = weighting == "sample" or _is_balanced(statistics.counts)
+    if name == "nc1_pinv" and one_pass and not statistics.has_second_moment:
+        return "statistics made with second_moment=True"
     return None
 
 

@@ -213,6 +213,10 @@ class NeuralCollapse(evaluate.Metric):
 
 
 def _as_tensor(values) -> torch.Tensor:
+    if isinstance(values, torch.nn.Module):
+        raise ValueError(f"classifier must be a layer's weight (model.classifier.weight), got {type(values).__name__}")
     if isinstance(values, (list, tuple)) and values and isinstance(values[0], torch.Tensor):
         return torch.stack(list(values))
+    if isinstance(values, (list, tuple)) and values and isinstance(values[0], str):
+        raise ValueError(f"references must be whole numbers 0 … K − 1, got {values[0]!r}: number the names")
     return torch.as_tensor(values)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .class_statistics import ClassStatistics, check_batch, check_labels, require_finite
+from .class_statistics import ClassStatistics, check_batch, check_labels, require_finite, require_plausible
 
 
 class SampleBuffer:
@@ -32,27 +32,30 @@ class SampleBuffer:
 
         Raises:
             ValueError: features are not finite, real and N×d with the width of those before, or labels not N integers.
+                Features with a negative label, which may be one to ignore, are not looked at.
         """
         check_batch(features, labels)
         if self.num_features not in (None, features.shape[1]):
             raise ValueError(f"features must keep their width {self.num_features}, got {features.shape[1]}")
-        require_finite(features)
-        self.num_features = features.shape[1]
-        self._labels.append(labels.detach().to("cpu", torch.int64, copy=True))
-        self._num_bytes += features.numel() * features.element_size()
-        if self._streamed is None and self._num_bytes <= self.max_bytes:
+        counted = (labels >= 0).to(features.device)
+        require_finite(features if counted.all() else features.masked_fill(~counted.unsqueeze(1), 0))
+        labels = labels.detach().to("cpu", torch.int64, copy=True)
+        num_bytes = self._num_bytes + features.numel() * features.element_size()
+        if self._streamed is None and num_bytes <= self.max_bytes:
             self._features.append(features.detach().clone())
         else:
             self.stream()
-            self._stream_batch(features, self._labels[-1])
+            self._streamed = _with_batch(self._streamed, features, labels)
+        self._labels.append(labels)
+        self.num_features, self._num_bytes = features.shape[1], num_bytes
 
     def stream(self) -> None:
         """Turn the features kept so far into statistics."""
         if self._streamed is None:
-            self._streamed = ClassStatistics(2, second_moment=True)
-            for features, labels in zip(self._features, self._labels, strict=False):
-                self._stream_batch(features, labels)
-            self._features = []
+            streamed = ClassStatistics(2, second_moment=True)
+            for features, labels in zip(self._features, self._labels, strict=True):
+                streamed = _with_batch(streamed, features, labels)
+            self._streamed, self._features = streamed, []
 
     def merge(self, other: "SampleBuffer") -> None:
         """Append the samples of `other`, which gives up its own."""
@@ -82,7 +85,9 @@ class SampleBuffer:
         if not self._labels:
             raise ValueError("there are no samples: add features and labels before computing")
         labels = torch.cat(self._labels)
-        num_classes = num_classes or max(2, int(labels.max()) + 1)
+        if num_classes is None:
+            require_plausible(labels, len(labels), self.num_features)
+            num_classes = max(2, int(labels.max()) + 1)
         check_labels(labels, num_classes, ignore_index)
         if self._streamed is not None:
             if ignore_index is not None and bool((labels[labels >= 0] == ignore_index).any()):
@@ -116,15 +121,6 @@ class SampleBuffer:
             buffer._streamed = ClassStatistics.from_state_dict(state["streamed"])
         return buffer
 
-    def _stream_batch(self, features: Tensor, labels: Tensor) -> None:
-        # Negative labels are judged at the end, when it is known which of them to ignore.
-        counted = labels >= 0
-        if not counted.all():
-            features, labels = features[counted.to(features.device)], labels[counted]
-        if len(labels) and int(labels.max()) >= self._streamed.num_classes:
-            self._streamed = self._streamed.resized(max(int(labels.max()) + 1, 2 * self._streamed.num_classes))
-        self._streamed.update(features, labels)
-
     def _rebatched(self) -> list[tuple[Tensor, Tensor]]:
         """The kept samples, with runs of small batches (`add` makes batches of one) joined."""
         batches, group, rows = [], [], 0
@@ -139,3 +135,13 @@ class SampleBuffer:
             group[0] if len(group) == 1 else tuple(torch.cat(tensors) for tensors in zip(*group, strict=True))
             for group in batches
         ]
+
+
+def _with_batch(statistics: ClassStatistics, features: Tensor, labels: Tensor) -> ClassStatistics:
+    """The statistics with a batch more; negative labels are judged at the end, when it is known which to ignore."""
+    counted = labels >= 0
+    if not counted.all():
+        features, labels = features[counted.to(features.device)], labels[counted]
+    statistics = statistics.grown_for(features, labels)
+    statistics.update(features, labels)
+    return statistics

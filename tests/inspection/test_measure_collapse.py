@@ -13,6 +13,7 @@ from transformers import (
     AutoModelForAudioClassification,
     AutoModelForCausalLM,
     AutoModelForImageClassification,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     BertConfig,
@@ -25,6 +26,7 @@ from transformers import (
     ResNetConfig,
     RobertaConfig,
     SwinConfig,
+    T5Config,
     ViTConfig,
     Wav2Vec2Config,
 )
@@ -347,6 +349,88 @@ def test_a_head_that_is_not_linear_in_its_input_is_named_and_said_to_be_so():
     assert "the model's logits are not its output" in report.head
 
 
+class CosineHead(nn.Linear):
+    """Scaled cosines, and no norm of its own for 0 when it is not `safe`."""
+
+    def __init__(self, *sizes, safe=True):
+        super().__init__(*sizes, bias=False)
+        self.safe = safe
+
+    def forward(self, x):
+        x = nn.functional.normalize(x) if self.safe else x / x.norm(dim=-1, keepdim=True)
+        return 7 * x @ nn.functional.normalize(self.weight).T
+
+    def acting(self):
+        return nn.functional.normalize(self.weight)
+
+
+class EightBitHead(nn.Linear):
+    """The weight in 8 bits with a scale a row, and the inputs rounded to 8 bits too."""
+
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.scale = self.weight.detach().abs().amax(1, keepdim=True) / 127
+        self.weight = nn.Parameter((self.weight.detach() / self.scale).round().to(torch.int8), requires_grad=False)
+
+    def forward(self, x):
+        step = x.abs().amax(-1, keepdim=True).clamp(min=1e-12) / 127
+        return (x / step).round() * step @ self.acting().T + self.bias
+
+    def acting(self):
+        return self.weight.float() * self.scale
+
+
+class SquaringHead(nn.Linear):
+    def forward(self, x):
+        return super().forward(x) ** 2
+
+
+def network_with(head):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), head)
+
+
+@pytest.mark.parametrize(
+    ("head", "remark"),
+    [
+        (CosineHead(8, K), "logits, W x/‖x‖ with a W that its weight does not hold"),
+        (CosineHead(8, K, safe=False), "logits, W x/‖x‖ with a W that its weight does not hold"),
+        (EightBitHead(8, K), "logits, W x + b with a W that its weight does not hold"),
+    ],
+    ids=["cosine", "cosine of 0 undefined", "8 bits"],
+)
+def test_a_head_whose_weight_is_not_what_acts_is_measured_by_what_does(head, remark):
+    model = network_with(head)
+    report = measure_collapse(model, pairs(), measures=["nc2", "nc3", "nc4"])
+    inputs, labels = pairs()[0]
+    features, acting = model[:2](inputs).detach(), head.acting().detach()
+    statistics = ClassStatistics(K)
+    statistics.update(features, labels)
+    assert report.head.endswith(remark)
+    assert report["nc2"] == pytest.approx(measures.nc2(acting), rel=1e-5)
+    assert report["nc3"] == pytest.approx(measures.nc3(statistics, acting), rel=1e-5)
+    said = model(inputs).argmax(1)
+    nearest = torch.cdist(features.double(), statistics.class_means).argmin(1)
+    assert report["nc4"] == pytest.approx(float((said != nearest).double().mean()))
+
+
+def test_a_head_that_is_no_product_with_a_matrix_has_no_measures_of_w():
+    report = measure_collapse(network_with(SquaringHead(8, K)), pairs())
+    assert "its output is the model's logits, but it is not W x + b: the measures of W are left out" in report.head
+    assert "nc1" in report.layers[-1].values
+    assert report.layers[-1].left_out["nc3"] == "the classifier's output is not W x + b"
+    with pytest.raises(ValueError, match=r"nc3 have no value .*, as the classifier's output is not W x \+ b: add nc1"):
+        measure_collapse(network_with(SquaringHead(8, K)), pairs(), measures="nc3")
+
+
+def test_a_parametrised_weight_is_the_one_that_acts():
+    head = nn.utils.parametrizations.weight_norm(nn.Linear(8, K))
+    head.parametrizations.weight.original0.data *= torch.arange(1.0, K + 1).unsqueeze(1)
+    report = measure_collapse(network_with(head), pairs())
+    assert report.head.endswith("its output is the model's logits")
+    assert report["nc2"] == pytest.approx(measures.nc2(head.weight), rel=1e-6)
+
+
 def test_a_stream_of_samples_gives_what_a_list_of_batches_gives():
     model = Network()
     inputs, labels = pairs()[0]
@@ -387,6 +471,46 @@ def test_a_decoder_without_a_padding_token_is_read_at_its_last_token():
     statistics = ClassStatistics(K)
     statistics.update(features, torch.arange(3 * K) % K)
     assert measure_collapse(model, batches)["nc1"] == pytest.approx(measures.nc1(statistics), rel=1e-5)
+
+
+@pytest.mark.parametrize("make_pair", [tuple, list, lambda pair: tuple(part.numpy() for part in pair)])
+def test_a_pair_of_arrays_is_a_data_set(make_pair):
+    model, (inputs, labels) = network_with(nn.Linear(8, K)), pairs()[0]
+    expected = measure_collapse(model, [(inputs, labels)])
+    report = measure_collapse(model, make_pair((inputs, labels)), batch_size=7)
+    assert report["nc1"] == pytest.approx(expected["nc1"], rel=1e-6)
+
+
+def test_a_model_of_one_output_is_an_encoder():
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_config(BertConfig(**SMALL_TEXT | {"num_labels": 1})).eval()
+    batch = {**text_batch(20, torch.Generator().manual_seed(0)), "labels": torch.arange(20) % K}
+    with pytest.raises(ValueError, match=r"the model has one output .*: take it as an encoder with classifier=None$"):
+        measure_collapse(model, [batch])
+    expected = measure_collapse(model.bert, [batch])
+    assert measure_collapse(model, [batch], classifier=None)["nc1"] == pytest.approx(expected["nc1"], rel=1e-6)
+
+
+def test_a_sequence_to_sequence_model_is_measured_by_its_encoder():
+    torch.manual_seed(0)
+    config = T5Config(vocab_size=50, d_model=16, num_layers=1, num_heads=2, d_kv=8, d_ff=24, decoder_start_token_id=0)
+    model = AutoModelForSeq2SeqLM.from_config(config)
+    batch = text_batch(20, torch.Generator().manual_seed(0))
+    message = r"^the model is T5ForConditionalGeneration, which writes .*: measure its encoder, model\.get_encoder\(\)"
+    with pytest.raises(ValueError, match=message):
+        measure_collapse(model, [batch | {"labels": batch["input_ids"]}])
+    assert measure_collapse(model.get_encoder(), [batch | {"labels": torch.arange(20) % K}])["nc1"] > 0
+
+
+def test_an_encoder_makes_room_for_sorted_labels_a_few_times_only(monkeypatch):
+    resized, sizes = ClassStatistics.resized, []
+    monkeypatch.setattr(ClassStatistics, "resized", lambda self, size: (sizes.append(size), resized(self, size))[1])
+    inputs, labels = torch.randn(300, 6), torch.arange(100).repeat_interleave(3)
+    report = measure_collapse(nn.Linear(6, 4), (inputs, labels), classifier=None, batch_size=3)
+    assert report.layers[-1].details["num_classes"] == 100
+    assert len(sizes) <= 8
+    with pytest.raises(ValueError, match="got 300000000 at position 1 among 2 samples: map them"):
+        measure_collapse(nn.Linear(6, 4), (inputs[:2], torch.tensor([0, 300_000_000])), classifier=None)
 
 
 def test_training_measured_on_fewer_layers_is_an_error():
@@ -580,6 +704,9 @@ def test_a_wrapped_classifiers_label_is_its_own():
         (pairs(), {"min_class_count": 5}, "fewer than 2 classes"),
         (pairs(), {"classifier": None, "measures": ["nc3"]}, "the model has no classifier: add nc1"),
         ([(torch.full((10, 6), float("nan")), torch.arange(10) % K)], {"classifier": "first"}, "NaN"),
+        ([(x, "yes") for x in torch.randn(3, 6)], {}, r"whole numbers 0 … K − 1, got 'yes': number the names"),
+        (Dataset.from_dict({"x": [[0.0] * 6], "label": ["no"]}), {}, r"got 'no': .*class_encode_column\(\"label\"\)"),
+        ((torch.zeros(4, 6), torch.zeros(3)), {}, "inputs and labels of one length, got 4 and 3"),
         (pairs(), {"batch_size": 0}, "batch_size must be at least 1, got 0"),
         (pairs(), {"min_class_count": 0}, "min_class_count must be at least 1, got 0"),
         (pairs(), {"split": "test"}, "split is 'test', but the data have no splits"),

@@ -95,6 +95,7 @@ def test_neither_sample_order_nor_batch_splits_nor_merge_order_matter(seed, cuts
         (torch.ones(3), [0, 1, 2], r"features must be samples × width \(N×d\), got shape \(3,\)"),
         (torch.ones(3, 0), [0, 1, 2], r"features must be samples × width \(N×d\), got shape \(3, 0\)"),
         (torch.ones(3, 2, dtype=torch.cfloat), [0, 1, 2], "features must be real, got torch.complex64"),
+        (torch.ones(3, 2).to(torch.float8_e4m3fn), [0, 1, 2], r"16 bits or more, got torch.float8_e4m3fn: cast them"),
         (torch.ones(3, 5), [0, 1, 2], "features must keep their width 2, got 5"),
         (
             torch.tensor([[1, 2], [float("nan"), 2], [float("inf"), float("nan")]]),
@@ -185,6 +186,47 @@ def test_a_bad_sample_at_the_end_of_a_large_batch_leaves_the_state_as_it_was():
             torch.cat([features[:-1], features[-1:].index_fill(1, torch.tensor([5]), torch.inf)]), labels
         )
     assert statistics.num_samples == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_refused_first_batch_leaves_no_trace(dtype):
+    statistics = ClassStatistics(2)
+    with pytest.raises(ValueError, match="features must be finite"):
+        statistics.update(torch.tensor([[1.0, torch.nan]], dtype=dtype), torch.tensor([0]))
+    assert (statistics.num_features, statistics.device) == (None, None)
+    statistics.update(torch.ones(2, 5), torch.tensor([0, 1]))
+    assert statistics.class_means.tolist() == [[1.0] * 5] * 2
+
+
+def test_a_state_that_inference_mode_began_goes_on_outside_it_and_the_other_way_round():
+    features, labels = make_data()
+    expected = collect(features, labels, [60])
+    statistics, other = (ClassStatistics(NUM_CLASSES, second_moment=True) for _ in range(2))
+    with torch.inference_mode():
+        statistics.update(features[:20].clone(), labels[:20])
+        other.update(features[20:30].clone(), labels[20:30])
+        other.merge(collect(features[30:40], labels[30:40], [10]))
+    statistics.update(features[40:], labels[40:])
+    other.update(features[:0], labels[:0])
+    statistics.merge(other)
+    assert_same_statistics(statistics, expected)
+    with torch.inference_mode():
+        statistics.update(features, labels)
+    assert_same_statistics(statistics, collect(features.repeat(2, 1), labels.repeat(2), [120]))
+
+
+def test_room_for_labels_is_made_a_few_times_and_not_for_a_mistake():
+    statistics, sizes = ClassStatistics(2), set()
+    for label in range(1000):
+        batch = torch.ones(1, 3), torch.tensor([label])
+        statistics = statistics.grown_for(*batch)
+        statistics.update(*batch)
+        sizes.add(statistics.num_classes)
+    assert statistics.num_samples == 1000
+    assert len(sizes) <= 10
+    message = r"got 3000000 at position 1 among 1002 samples: map them to whole numbers without gaps$"
+    with pytest.raises(ValueError, match=message):
+        statistics.grown_for(torch.ones(2, 64), torch.tensor([0, 3_000_000]))
 
 
 def test_ignored_samples_are_not_looked_at():

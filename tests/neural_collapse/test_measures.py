@@ -506,7 +506,7 @@ def test_what_is_missing_is_said():
         "nc2": "nc2 needs classifier=W",
         "nc3": "nc3 needs classifier=W",
         "nc4": "nc4 needs classifier=W",
-        "nc1_pinv": "nc1_pinv needs a second look at the features, as class counts differ",
+        "nc1_pinv": "nc1_pinv needs a second look at the features: class counts differ",
     }
     for name, message in needs.items():
         with pytest.raises(ValueError, match=message):
@@ -517,8 +517,69 @@ def test_what_is_missing_is_said():
         measures.compute(plain, measures="nc3", classifier=classifier)
     with pytest.raises(ValueError, match=r"^nc4 needs a second look at the features: batches$"):
         measures.compute(plain, measures="nc4", classifier=classifier)
-    with pytest.raises(ValueError, match=r'^nc1_pinv with .* needs a second .*: pass batches, or weighting="sample"$'):
+    with pytest.raises(ValueError, match=r'^nc1_pinv needs a second .*; pass batches, or weighting="sample"$'):
         measures.nc1_pinv(collect(features, labels, 5))
+
+
+def anisotropic_data(along, counts=(40,) * 5, seed=0):
+    """float32 features with the scatter `along` the class means and 1 across them, and NC1 by pinv in long double."""
+    generator = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(len(counts)), counts)
+    scatter = generator.standard_normal((len(labels), WIDTH))
+    for k in range(len(counts)):  # or the sample means would take their directions from the scatter across
+        scatter[labels == k] -= scatter[labels == k].mean(0)
+    scatter[:, : len(counts) - 1] *= along
+    means = np.zeros((len(counts), WIDTH))
+    means[:, : len(counts) - 1] = 3 * generator.standard_normal((len(counts), len(counts) - 1))
+    rotation = np.linalg.qr(generator.standard_normal((WIDTH, WIDTH)))[0]
+    features = ((means[labels] + scatter) @ rotation).astype(np.float32)
+
+    exact = features.astype(np.longdouble)
+    means = np.stack([exact[labels == k].mean(0) for k in range(len(counts))])
+    centred = ((means - means.mean(0)) / np.sqrt(np.longdouble(len(counts)))).astype(np.float64)
+    _, sizes, directions = np.linalg.svd(centred, full_matrices=False)
+    whitening = (directions[: len(counts) - 1].T / sizes[: len(counts) - 1]).astype(np.longdouble)
+    squares = (((exact - means[labels]) @ whitening) ** 2).sum(1)
+    expected = np.mean([squares[labels == k].mean() for k in range(len(counts))]) / len(counts)
+    return torch.from_numpy(features), torch.from_numpy(labels), float(expected)
+
+
+@pytest.mark.parametrize("counts", [(40,) * 5, (3,) * 5, (50, 20, 40, 33, 7)], ids=["balanced", "few", "imbalanced"])
+@pytest.mark.parametrize("along", [1.0, 0.3, 0.1, 1e-2, 1e-3, 1e-4, 1e-6])
+def test_nc1_pinv_sees_a_scatter_that_is_small_along_the_means_only(along, counts):
+    for seed in range(5):
+        features, labels, expected = anisotropic_data(along, counts, seed)
+        statistics = collect(features, labels, 5)
+        batches = list(zip(features.split(37), labels.split(37), strict=True))
+        assert measures.nc1_pinv(statistics, batches=batches) == pytest.approx(expected, rel=1e-6)
+        in_double = collect(features.double(), labels, 5)
+        if len(set(counts)) == 1:
+            assert measures.nc1_pinv(in_double) == pytest.approx(expected, rel=1e-6)
+
+
+def whole_and_merged(features, labels):
+    merged = ClassStatistics(5, second_moment=True)
+    for part in range(3):
+        merged.merge(collect(features[part::3], labels[part::3], 5))
+    return collect(features, labels, 5), merged
+
+
+@pytest.mark.parametrize("along", [3.0, 1.0, 0.5, 0.3, 0.2])
+def test_nc1_pinv_of_features_with_ordinary_scatter_takes_one_pass(along):
+    features, labels, expected = anisotropic_data(along)
+    for statistics in whole_and_merged(features, labels):
+        assert measures.nc1_pinv(statistics) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("along", [0.1, 0.03, 1e-2, 1e-4])
+def test_nc1_pinv_that_one_pass_rounded_off_is_no_number(along):
+    features, labels, _ = anisotropic_data(along)
+    message = "nc1_pinv needs a second look at the features: float32 rounds off"
+    for statistics in whole_and_merged(features, labels):
+        with pytest.raises(measures.SecondLookNeeded, match=message):
+            measures.compute(statistics, measures="nc1_pinv")
+        left_out = measures.compute(statistics, measures="all")["left_out"]
+        assert left_out["nc1_pinv"].endswith("pass batches, or features in float64")
 
 
 def test_the_second_look_must_see_the_same_samples():

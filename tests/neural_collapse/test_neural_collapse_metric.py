@@ -248,3 +248,76 @@ def test_it_reads_well(load):
     for name in measures.MEASURES:
         assert name in metric.inputs_description
     assert "classifier: W, K×d" in metric.compute.__doc__
+
+
+@pytest.mark.parametrize("kept_mib", [128, 0], ids=["kept", "streamed"])
+def test_features_with_a_label_to_ignore_may_be_anything(load, samples, kept_mib):
+    features, labels, classifier, _ = samples
+    expected = load().compute(predictions=features, references=labels, classifier=classifier)
+    metric = load(keep_features_mib=kept_mib)
+    undefined = torch.full((2, WIDTH), torch.nan)
+    metric.add_batch(
+        predictions=torch.cat([features, undefined]), references=torch.cat([labels, torch.tensor([-100] * 2)])
+    )
+    assert_same_result(metric.compute(classifier=classifier, ignore_index=-100), expected)
+    with pytest.raises(ValueError, match=r"got 1 NaN .* first in sample 1, feature 1"):
+        metric.add_batch(predictions=[[torch.nan, 1.0], [1.0, torch.nan]], references=[-100, 0])
+
+
+@pytest.mark.parametrize("kept_mib", [128, 0], ids=["kept", "streamed"])
+def test_a_label_that_is_a_mistake_takes_no_memory(load, samples, kept_mib, monkeypatch):
+    features = torch.zeros(10, 64)
+    labels = torch.tensor([0, 1, 2, 3_000_000, *range(6)])
+    metric = load(keep_features_mib=kept_mib)
+    made, make = [], ClassStatistics.__init__
+
+    def recorded(self, num_classes, **options):
+        made.append(num_classes)
+        make(self, num_classes, **options)
+
+    monkeypatch.setattr(ClassStatistics, "__init__", recorded)
+    with pytest.raises(ValueError, match="got 3000000 at position 3 among 10 samples: map them"):
+        metric.compute(predictions=features, references=labels, measures="nc1")
+    assert max(made, default=0) <= 2
+    assert len(metric) == 0
+
+
+def test_a_refused_batch_leaves_no_trace(load, samples):
+    features, labels, classifier, _ = samples
+    expected = load().compute(predictions=features, references=labels, classifier=classifier)
+    for kept_mib in (128, 0):
+        metric = load(keep_features_mib=kept_mib)
+        for bad, bad_labels in ((torch.full((1, 3), torch.nan), [0]), (torch.zeros(10, 64), [3_000_000] * 10)):
+            if kept_mib == 0 or bad.isnan().any():
+                with pytest.raises(ValueError, match=r"finite|got 3000000"):
+                    metric.add_batch(predictions=bad, references=bad_labels)
+        assert len(metric) == 0
+        metric.add_batch(predictions=features, references=labels)
+        assert_same_result(metric.compute(classifier=classifier), expected)
+
+
+@pytest.mark.parametrize("kept_mib", [128, 0], ids=["kept", "streamed"])
+def test_inference_mode_around_the_first_batch_changes_nothing(load, samples, kept_mib):
+    features, labels, classifier, _ = samples
+    metric = load(keep_features_mib=kept_mib)
+    with torch.inference_mode():
+        metric.add_batch(predictions=features[:20].clone(), references=labels[:20])
+    metric.add_batch(predictions=features[20:], references=labels[20:])
+    expected = load().compute(predictions=features, references=labels, classifier=classifier)
+    assert_same_result(metric.compute(classifier=classifier), expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, r'^nc2 needs classifier=W; without one, name other measures, such as measures="nc1"$'),
+        (
+            {"classifier": torch.nn.Linear(WIDTH, 4)},
+            r"must be a layer's weight \(model\.classifier\.weight\), got Linear$",
+        ),
+        ({"references": ["cat", "dog"]}, r"^references must be whole numbers 0 … K − 1, got 'cat': number the names$"),
+    ],
+)
+def test_what_is_no_array_is_an_error_that_says_what_to_give(load, samples, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        load().compute(**({"predictions": samples[0], "references": samples[1]} | arguments))
