@@ -418,6 +418,11 @@ def _add_publish(commands) -> None:
     command.add_argument("--private", action="store_true", help="make new repositories private")
     command.add_argument("--partial", action="store_true", help="publish a sweep without its unfinished runs")
     command.add_argument("--with-metric", action="store_true", help="publish the metric's Space as well")
+    command.add_argument(
+        "--replace",
+        action="store_true",
+        help="overwrite what was published with another configuration, or was changed on the Hub since",
+    )
     command.add_argument("--dry-run", action="store_true", help="list every repository, file and size, offline")
     command.add_argument("--cards", type=Path, metavar="FOLDER", help="with --dry-run: write the rendered cards there")
     command.set_defaults(run=_run_publish)
@@ -438,6 +443,7 @@ def _run_publish(options: argparse.Namespace) -> int:
             private=options.private,
             partial=options.partial,
             with_metric=options.with_metric,
+            replace=options.replace,
         )
         return 0
     sweep = read_sweep_folder(options.folder, partial=options.partial)

@@ -1,22 +1,27 @@
 """Model and results cards, made from a sweep's results and from nothing else."""
 
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
+import jinja2
 import pandas as pd
-from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData
+import yaml
+from huggingface_hub import CardData, DatasetCardData, EvalResult, ModelCardData
 
 from ..models.collapse_config import CollapseConfig
 from ..models.residual_layers import feature_norm
 from ..sweeps.files import write_atomically
 from ..sweeps.paper_figures import PaperPanel, beside_the_paper, paper_panel
 from ..sweeps.quantities import GAP_PARTS, deviation_digits, digits, measures_in_words, title
-from ..sweeps.report import recipe_yaml
-from ..sweeps.summary import l2_in_words, summarize
+from ..sweeps.summary import l2_in_words
+from .markdown import code_span, fence, plain
 from .sweep_folder import FinishedRun, SweepFolder, read_sweep_folder
 
 # Tells this package's repositories from others'.
 TAG = "hf-ncollapse"
+# libyaml's where PyYAML was built with it, for a sweep of a thousand cards.
+_Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 WEBSITE = "https://huggingface.co"
 
 # Packaged data set -> (title, its id on the Hub, what the samples that are not trained on are called).
@@ -57,7 +62,7 @@ def seed_branch(seed: int) -> str:
     return f"seed-{seed}"
 
 
-def model_card(sweep: SweepFolder, run: FinishedRun, namespace: str) -> ModelCard:
+def model_card(sweep: SweepFolder, run: FinishedRun, namespace: str) -> str:
     """Return the card of one network: what it is, its objective, data, collapse, accuracy and gap, and how to use it.
 
     Its `model-index` has the run's numbers with every digit of `results.csv`.
@@ -78,9 +83,9 @@ def model_card(sweep: SweepFolder, run: FinishedRun, namespace: str) -> ModelCar
     )
     family = "residual network" if row["architecture"].startswith("L-RN") else "transformer"
     compared = [name for name in _COMPARED if row[name] is not None]
-    return ModelCard.from_template(
+    return _rendered(
+        "model_card",
         card_data,
-        template_str=_template("model_card"),
         **_shared(sweep, namespace),
         repo_id=repo_id,
         results_url=f"{WEBSITE}/datasets/{results_repo(namespace, sweep.name)}",
@@ -114,9 +119,9 @@ def model_card(sweep: SweepFolder, run: FinishedRun, namespace: str) -> ModelCar
     )
 
 
-def results_card(sweep: SweepFolder, namespace: str) -> DatasetCard:
+def results_card(sweep: SweepFolder, namespace: str) -> str:
     """Return the card of the whole sweep: figures, what the theory's predictions came to, the tables, and links."""
-    summary, panel = summarize(sweep.results), paper_panel(sweep.configuration)
+    summary, panel = sweep.summary, paper_panel(sweep.configuration)
     by_depth = summary["by_depth"]
     card_data = DatasetCardData(
         license="apache-2.0",
@@ -125,9 +130,9 @@ def results_card(sweep: SweepFolder, namespace: str) -> DatasetCard:
         configs=[{"config_name": "default", "data_files": "results.csv"}],
     )
     compared = [name for name in _COMPARED if any(run.row[name] is not None for run in sweep.runs)]
-    return DatasetCard.from_template(
+    return _rendered(
+        "results_card",
         card_data,
-        template_str=_template("results_card"),
         **_shared(sweep, namespace),
         num_runs=len(sweep.runs),
         depths=", ".join(map(str, sweep.depths)),
@@ -155,7 +160,7 @@ def results_card(sweep: SweepFolder, namespace: str) -> DatasetCard:
 
 def collection_note(sweep: SweepFolder, depth: int) -> str:
     """What the Collection says of one depth: collapse, gap and accuracy, mean over the seeds."""
-    row = next(row for row in summarize(sweep.results)["by_depth"] if row["depth"] == depth)
+    row = next(row for row in sweep.summary["by_depth"] if row["depth"] == depth)
     names = [name for name in ("nc1", "nc2", "nc3", "gap", "test_accuracy") if row.get(name) is not None]
     values = ", ".join(f"{title(name)} {_mean_and_deviation(row, name)}" for name in names)
     return f"B = {depth}: {values} ({row['seeds']} seed{'s' if row['seeds'] > 1 else ''})"
@@ -178,9 +183,9 @@ def write_cards(folder: Path, output: Path, namespace: str, *, partial: bool = F
     """
     sweep = read_sweep_folder(folder, partial=partial)
     output.mkdir(parents=True, exist_ok=True)
-    contents = {"README.md": str(results_card(sweep, namespace)).encode()}
+    contents = {"README.md": results_card(sweep, namespace).encode()}
     for depth in sweep.depths:
-        contents[f"depth-{depth}.md"] = str(model_card(sweep, sweep.runs_of(depth)[0], namespace)).encode()
+        contents[f"depth-{depth}.md"] = model_card(sweep, sweep.runs_of(depth)[0], namespace).encode()
     contents |= {figure.name: figure.read_bytes() for figure in sweep.figures}
     tables = (sweep.folder / name for name in ("results.csv", "summary.json"))
     contents |= {table.name: table.read_bytes() for table in tables if table.is_file()}
@@ -189,8 +194,15 @@ def write_cards(folder: Path, output: Path, namespace: str, *, partial: bool = F
     return [output / name for name in contents]
 
 
-def _template(name: str) -> str:
-    return files("hf_ncollapse.hub").joinpath(f"templates/{name}.md.jinja").read_text(encoding="utf-8")
+def _rendered(name: str, card_data: CardData, **values: object) -> str:
+    header = yaml.dump(card_data.to_dict(), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return _template(name).render(card_data=header.rstrip("\n"), **values)
+
+
+@cache
+def _template(name: str) -> jinja2.Template:
+    source = files("hf_ncollapse.hub").joinpath(f"templates/{name}.md.jinja").read_text(encoding="utf-8")
+    return jinja2.Template(source, undefined=jinja2.StrictUndefined)
 
 
 def _shared(sweep: SweepFolder, namespace: str) -> dict[str, object]:
@@ -198,15 +210,21 @@ def _shared(sweep: SweepFolder, namespace: str) -> dict[str, object]:
     return {
         "sweep": sweep.name,
         "namespace": namespace,
-        "architecture": first["architecture"],
-        "dataset_title": _dataset(first["dataset"])[0],
+        "architecture": plain(first["architecture"]),
+        "dataset_title": _dataset_in_words(first["dataset"]),
         "measures": measures_in_words(first["loss"], first["classifier_bias"]),
-        "recipe": recipe_yaml(sweep.configuration),
+        "recipe": sweep.recipe,
+        "fence": fence(sweep.recipe),
     }
 
 
 def _dataset(name: str) -> tuple[str, str | None, str]:
-    return _DATASETS.get(name, (f"`{name}`", name, "test"))
+    """Title, id on the Hub and the name of what is not trained on."""
+    return _DATASETS.get(name, (name, name, "test"))
+
+
+def _dataset_in_words(name: str) -> str:
+    return _DATASETS[name][0] if name in _DATASETS else code_span(name)
 
 
 def _task(config: dict) -> tuple[str, str]:
@@ -225,7 +243,7 @@ def _evaluations(row: dict, task: str, dataset_title: str, hub_id: str | None, t
         return EvalResult(
             task_type=task,
             dataset_type=dataset,
-            dataset_name=dataset_title.strip("`"),
+            dataset_name=dataset_title,
             dataset_split=split,
             metric_type=metric,
             metric_value=row[name],
@@ -274,7 +292,7 @@ def _environment(run: FinishedRun) -> str:
     versions = ", ".join(f"{name} {environment[name]}" for name in ("hf_ncollapse", "torch", "transformers"))
     processes = run.metrics["processes"]
     count = f"{processes} process{'es' if processes > 1 else ''}"
-    return f"Trained in {run.row['seconds']:.0f} s on {environment['device']}, {count}, with {versions}."
+    return f"Trained in {run.row['seconds']:.0f} s on {plain(environment['device'])}, {count}, with {plain(versions)}."
 
 
 def _model_entry(sweep: SweepFolder, depth: int, namespace: str) -> dict[str, object]:

@@ -10,6 +10,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, Offl
 
 from ..sweeps.results import finished_runs, read_results
 from .card import model_repo, results_repo, seed_branch
+from .published_network import check_published_network, read_published_config
 
 # A Collection's address ends in the 24 hexadecimal digits of its identity.
 _COLLECTION = re.compile(r"(?P<namespace>[^/]+)/(?P<title>[^/]+)-[0-9a-f]{24}")
@@ -41,7 +42,8 @@ class PublishedSweep:
     @cached_property
     def results(self) -> pd.DataFrame:
         """One row a network; the columns are those of `results.csv`, whose diverged runs have none."""
-        return finished_runs(read_results(self._folder))
+        repo_id = results_repo(self.namespace, self.name)
+        return finished_runs(read_results(self._folder, f"the data set {repo_id} holds no table that a sweep wrote"))
 
     @property
     def runs(self) -> list[tuple[int, int]]:
@@ -61,7 +63,11 @@ class PublishedSweep:
         return sorted({seed for _, seed in self.runs})
 
     def load(self, depth: int, seed: int | None = None):
-        """Load a network with this package's code; `seed=None` is the smallest seed of that depth, as on `main`."""
+        """Load a network with this package's code; `seed=None` is the smallest seed of that depth, as on `main`.
+
+        Raises:
+            ValueError: the sweep has no such network, or what the Hub holds for it is damaged or none of this depth.
+        """
         from transformers import (
             AutoConfig,
             AutoModelForImageClassification,
@@ -69,6 +75,7 @@ class PublishedSweep:
         )
 
         where = self._where(depth, seed)
+        check_published_network(where["pretrained_model_name_or_path"], where["revision"], depth)
         config = AutoConfig.from_pretrained(**where)
         texts = config.architectures[0].endswith("ForSequenceClassification")
         auto_class = AutoModelForSequenceClassification if texts else AutoModelForImageClassification
@@ -76,10 +83,11 @@ class PublishedSweep:
 
     def processor(self, depth: int, seed: int | None = None):
         """Load the image processor or tokenizer that goes with a network."""
-        from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
+        from transformers import AutoImageProcessor, AutoTokenizer
 
         where = self._where(depth, seed)
-        texts = AutoConfig.from_pretrained(**where).architectures[0].endswith("ForSequenceClassification")
+        config = read_published_config(where["pretrained_model_name_or_path"], where["revision"], depth)
+        texts = config["architectures"][0].endswith("ForSequenceClassification")
         return (AutoTokenizer if texts else AutoImageProcessor).from_pretrained(**where)
 
     def _where(self, depth: int, seed: int | None) -> dict[str, object]:

@@ -1,6 +1,6 @@
 """What a sweep is on the Hub: its repositories, what each of their branches holds, and its Collection."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import yaml
@@ -9,22 +9,34 @@ from huggingface_hub.repocard_data import model_index_to_eval_results
 from huggingface_hub.utils import validate_repo_id
 
 from .card import collection_note, model_card, model_repo, results_card, results_repo, seed_branch
+from .manifest import MANIFEST, Manifest, hashes
 from .sweep_folder import SweepFolder
 
 _METRIC_FOLDER = Path(__file__).parent.parent / "neural_collapse"
 # The Hub's own limits: of a file that is not stored as a large one, and of a Collection's texts.
 LARGEST_CARD = 10 * 2**20
 LONGEST_NOTE, LONGEST_DESCRIPTION = 500, 150
+# libyaml's where PyYAML was built with it, for a sweep of a thousand cards.
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True)
 class RepositoryState:
-    """What one branch of one repository shall hold: path in the repository → a file or its content."""
+    """What one branch of one repository shall hold.
+
+    Args:
+        repo_id, kind, branch: where.
+        files: path in the repository → a file or its content.
+        hashes: path → what the Hub knows the file by, as [`hashes`].
+        configuration: the sweep's `sweep.json`; empty where there is no sweep.
+    """
 
     repo_id: str
     kind: str
     branch: str
     files: dict[str, Path | bytes] = field(repr=False)
+    hashes: dict[str, list[str]] = field(repr=False)
+    configuration: dict[str, dict] = field(repr=False)
 
     @property
     def repository(self) -> str:
@@ -62,11 +74,6 @@ class Publication:
     description: str
     notes: dict[tuple[str, str], str]
 
-    @property
-    def repositories(self) -> list[tuple[str, str]]:
-        """Kind and id of every repository."""
-        return list(dict.fromkeys((state.kind, state.repo_id) for state in self.states))
-
 
 def plan_publication(sweep: SweepFolder, namespace: str, *, with_metric: bool = False) -> Publication:
     """Render all cards and list every state; needs no network.
@@ -80,21 +87,23 @@ def plan_publication(sweep: SweepFolder, namespace: str, *, with_metric: bool = 
         ValueError: a name, card or note that the Hub would refuse; the message names it.
     """
     table = {path.name: path for path in (sweep.folder / "results.csv", *sweep.figures)}
+    known: dict[Path, list[str]] = {}
     states = []
     for run in sweep.runs:
-        repo_id = model_repo(namespace, sweep.name, run.depth)
+        repo_id, branch = model_repo(namespace, sweep.name, run.depth), seed_branch(run.seed)
         files = {path.name: path for path in run.files} | table
-        files["README.md"] = str(model_card(sweep, run, namespace)).encode()
+        files["README.md"] = model_card(sweep, run, namespace).encode()
+        state = _state(repo_id, "model", branch, files, sweep.configuration, known)
         if run is sweep.runs_of(run.depth)[0]:
-            states.append(RepositoryState(repo_id, "model", "main", files))
-        states.append(RepositoryState(repo_id, "model", seed_branch(run.seed), files))
+            states.append(replace(state, branch="main"))
+        states.append(state)
     files = {**table, "sweep.json": sweep.folder / "sweep.json"}
-    files["README.md"] = str(results_card(sweep, namespace)).encode()
-    states.append(RepositoryState(results_repo(namespace, sweep.name), "dataset", "main", files))
+    files["README.md"] = results_card(sweep, namespace).encode()
+    states.append(_state(results_repo(namespace, sweep.name), "dataset", "main", files, sweep.configuration, known))
     if with_metric:
         metric = {path.name: path for path in sorted(_METRIC_FOLDER.iterdir()) if path.is_file()}
         del metric["__init__.py"]
-        states.append(RepositoryState(f"{namespace}/neural_collapse", "space", "main", metric))
+        states.append(_state(f"{namespace}/neural_collapse", "space", "main", metric, {}, known))
     for state in states:
         _check_state(state)
 
@@ -111,6 +120,28 @@ def plan_publication(sweep: SweepFolder, namespace: str, *, with_metric: bool = 
     return Publication(states, sweep.name, description, notes)
 
 
+def _state(
+    repo_id: str,
+    kind: str,
+    branch: str,
+    files: dict[str, Path | bytes],
+    configuration: dict[str, dict],
+    known: dict[Path, list[str]],
+) -> RepositoryState:
+    """The files with their manifest; `known` keeps the hashes of files that several branches share."""
+    found = {}
+    for path, content in files.items():
+        if isinstance(content, bytes):
+            found[path] = hashes(content)
+        else:
+            if content not in known:
+                known[content] = hashes(content.read_bytes())
+            found[path] = known[content]
+    manifest = Manifest(configuration, found).to_bytes()
+    all_hashes = {**found, MANIFEST: hashes(manifest)}
+    return RepositoryState(repo_id, kind, branch, {**files, MANIFEST: manifest}, all_hashes, configuration)
+
+
 def _check_state(state: RepositoryState) -> None:
     try:
         validate_repo_id(state.repo_id)
@@ -122,7 +153,7 @@ def _check_state(state: RepositoryState) -> None:
     start, _, rest = card.decode().partition("---\n")
     header, end, _ = rest.partition("\n---\n")
     try:
-        metadata = yaml.safe_load(header)
+        metadata = _Loader(header).get_single_data()
         if start or not end or not isinstance(metadata, dict):
             raise ValueError("it must start with a YAML mapping between two lines of ---")
         if "model-index" in metadata:

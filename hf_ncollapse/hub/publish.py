@@ -4,12 +4,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from huggingface_hub import HfApi
-from huggingface_hub.errors import LocalTokenNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import LocalTokenNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils import disable_progress_bars
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from .card import TAG
+from ..sweeps.progress import PLAIN
+from .branches import Branches, check_branch
 from .publication import Publication, RepositoryState, plan_publication
 from .repository import HUB_ERRORS, publish_state, reason, try_again
 from .sweep_folder import read_sweep_folder
@@ -26,12 +27,15 @@ def publish_sweep(
     private: bool = False,
     partial: bool = False,
     with_metric: bool = False,
+    replace: bool = False,
     api: HfApi | None = None,
 ) -> str:
     """Publish a sweep's folder, and return the Collection's address.
 
     Only what a run writes is published; what else lies in its folder is named and left out. Content that is on the Hub
-    already is not committed again, so the same call continues a publication that was interrupted.
+    already is not committed again, so the same call continues a publication that was interrupted. Overwritten and
+    deleted is only what an earlier publication wrote, which each branch keeps in its `publication.json`; files that
+    were added on the Hub stay.
 
     Args:
         folder: `<output_dir>/<sweep>`.
@@ -39,38 +43,42 @@ def publish_sweep(
         private: make new repositories and the Collection private.
         partial: publish the finished runs of a sweep that has unfinished ones.
         with_metric: publish the metric as a Space as well.
+        replace: overwrite an earlier publication that has another configuration, or was changed on the Hub.
         api: the Hub and the login; huggingface_hub's own, `hf auth login`, by default.
 
     Raises:
         FileNotFoundError, ValueError: the folder cannot be published as it is; before any request.
         PermissionError: nobody is logged in, or may not write to the namespace; before any upload.
-        FileExistsError: a repository or Collection of that name holds something else; before any upload.
+        FileExistsError: a repository or Collection of that name holds something else, or what only `replace` allows
+            to overwrite; before any upload.
         PublicationError: the Hub refused something, the connection was lost for good, or Ctrl-C.
     """
     sweep = read_sweep_folder(folder, partial=partial)
     publication = plan_publication(sweep, namespace, with_metric=with_metric)
     api = HfApi() if api is None else api
+    branches = Branches(api)
     try:
         _check_namespace(api, namespace)
-        for kind, repo_id in publication.repositories:
-            _check_repository(api, kind, repo_id, private)
+        for state in publication.states:
+            _check_branch(branches, state, private=private, replace=replace)
         _check_collection(api, namespace, publication)
     except HUB_ERRORS as error:
         raise PublicationError(f"{reason(error)}. Nothing was published") from error
 
     disable_progress_bars()  # of single files; the publication shows its own
     done: list[RepositoryState] = []
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(soft_wrap=True, **PLAIN)
     if sweep.left_out:
-        console.print(f"left out, because no run writes it: {', '.join(sweep.left_out)}", markup=False)
+        console.print(f"left out, because no run writes it: {', '.join(sweep.left_out)}")
     columns = (TextColumn("publishing"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         try:
             for state in progress.track(publication.states):
-                console.print(f"{state.name}: {publish_state(api, state, private=private)}")
+                what = publish_state(api, branches, state, private=private, replace=replace)
+                console.print(f"{state.name}: {what}")
                 done.append(state)
             slug = _publish_collection(api, namespace, publication, private)
-        except (*HUB_ERRORS, KeyboardInterrupt) as error:
+        except (*HUB_ERRORS, FileExistsError, KeyboardInterrupt) as error:
             left = publication.states[len(done) :]
             where = f"stopped at {left[0].name if left else 'the Collection'}: {reason(error)}"
             raise PublicationError(
@@ -94,22 +102,16 @@ def _check_namespace(api: HfApi, namespace: str) -> None:
         raise PermissionError(f"namespace is {namespace!r}; this login may write to {', '.join(writable)}")
 
 
-def _check_repository(api: HfApi, kind: str, repo_id: str, private: bool) -> None:
-    """Refuse a repository that this package did not publish; an empty one is the beginning of a publication."""
+def _check_branch(branches: Branches, state: RepositoryState, *, private: bool, replace: bool) -> None:
     try:
-        info = try_again(lambda: api.repo_info(repo_id, repo_type=kind))
-    except RepositoryNotFoundError:
+        branch = try_again(lambda: branches.read(state))
+    except (RepositoryNotFoundError, RevisionNotFoundError):
         return
-    files = {file.rfilename for file in info.siblings or ()} - {".gitattributes"}
-    if kind == "space":
-        # The Hub writes a README.md into a new Space.
-        is_ours = files <= {"README.md"} or "neural_collapse.py" in files
-    else:
-        is_ours = not files or TAG in (info.tags or ())
-    if not is_ours:
-        raise FileExistsError(f"the {kind} {repo_id} exists and holds something else; rename the sweep or that {kind}")
-    if private and not info.private:
-        raise FileExistsError(f"the {kind} {repo_id} exists and is public, which --private does not change")
+    check_branch(branch, state, replace=replace)
+    if private and not branch.private:
+        raise FileExistsError(
+            f"the {state.kind} {state.repo_id} exists and is public, which --private does not change"
+        )
 
 
 def _check_collection(api: HfApi, namespace: str, publication: Publication) -> None:

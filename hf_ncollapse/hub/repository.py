@@ -1,6 +1,5 @@
 """Bring a branch of a repository to a state in one commit, whatever the network does in between."""
 
-import hashlib
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -8,6 +7,7 @@ from typing import TypeVar
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
+from .branches import Branches, check_branch
 from .publication import RepositoryState
 
 Result = TypeVar("Result")
@@ -18,54 +18,48 @@ HUB_ERRORS = (HfHubHTTPError, HTTPError, ConnectionError, RuntimeError, ValueErr
 _MAY_PASS = {408, 412, 429, 500, 502, 503, 504}
 _WAITS = (1.0, 2.0, 4.0)
 _LONGEST_WAIT = 300.0
-_WRITTEN_BY_THE_HUB = {".gitattributes"}
 
 
-def publish_state(api: HfApi, state: RepositoryState, *, private: bool) -> str:
+def publish_state(api: HfApi, branches: Branches, state: RepositoryState, *, private: bool, replace: bool) -> str:
     """Make the repository and the branch if they are not there, and commit what differs, all at once.
 
     The state is compared with the branch before every attempt, and the commit names its parent, so that an answer that
-    was lost leads to no second commit.
+    was lost leads to no second commit. Deleted is only what an earlier publication wrote.
 
     Returns:
         What was done, for people.
 
     Raises:
+        FileExistsError: somebody else's content came into the branch, as [`check_branch`] says.
         HUB_ERRORS: what did not pass after several attempts.
     """
-    return try_again(lambda: _publish_once(api, state, private))
+    return try_again(lambda: _publish_once(api, branches, state, private, replace))
 
 
-def _publish_once(api: HfApi, state: RepositoryState, private: bool) -> str:
+def _publish_once(api: HfApi, branches: Branches, state: RepositoryState, private: bool, replace: bool) -> str:
     where = {"repo_id": state.repo_id, "repo_type": state.kind}
     api.create_repo(**where, private=private, space_sdk="gradio" if state.kind == "space" else None, exist_ok=True)
     if state.branch != "main":
         api.create_branch(**where, branch=state.branch, exist_ok=True)
-    where["revision"] = state.branch
-    info = api.repo_info(**where, files_metadata=True)
-    remote = {file.rfilename: file.lfs.sha256 if file.lfs else file.blob_id for file in info.siblings}
-    changed = [path for path in state.files if remote.get(path) not in _hashes(state.content(path))]
-    gone = set(remote) - set(state.files) - _WRITTEN_BY_THE_HUB
+    branch = branches.read(state)
+    check_branch(branch, state, replace=replace)
+    changed = [path for path in state.files if branch.files.get(path) not in state.hashes[path]]
+    gone = [path for path in branch.ours if path not in state.files]
     if not changed and not gone:
         return "up to date"
     # create_commit makes one commit by LFS and by Xet; upload_folder splits Xet uploads over several.
     api.create_commit(
         **where,
+        revision=state.branch,
         operations=[
             *(CommitOperationAdd(path, state.files[path]) for path in changed),
-            *(CommitOperationDelete(path, is_folder=False) for path in sorted(gone)),
+            *(CommitOperationDelete(path, is_folder=False) for path in gone),
         ],
         commit_message="Publish with hf_ncollapse",
-        parent_commit=info.sha,
+        parent_commit=branch.commit,
     )
     size = sum(state.size(path) for path in changed)
     return f"{len(changed)} files, {size / 1e6:.2f} MB"
-
-
-def _hashes(content: bytes) -> tuple[str, str]:
-    """What the Hub knows a regular and a large file by: the git blob's SHA-1, and the SHA-256."""
-    git = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False)
-    return git.hexdigest(), hashlib.sha256(content).hexdigest()
 
 
 def try_again(step: Callable[[], Result]) -> Result:

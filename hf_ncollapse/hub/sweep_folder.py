@@ -13,8 +13,10 @@ from transformers.dynamic_module_utils import get_relative_imports
 
 from ..sweeps.arguments import is_secret
 from ..sweeps.files import read_json
-from ..sweeps.report import finish_sweep, unfinished_runs
+from ..sweeps.report import finish_sweep, recipe_yaml, unfinished_runs
 from ..sweeps.results import COLUMNS, finished_runs, read_results
+from ..sweeps.run_folder import check_weights
+from ..sweeps.summary import summarize
 
 # Those of the gap are drawn where there is an optimum.
 FIGURES = ("collapse.png", "gap.png", "gap_parts.png", "accuracy.png")
@@ -92,9 +94,26 @@ class SweepFolder:
     def depths(self) -> list[int]:
         return sorted({run.depth for run in self.runs})
 
+    @cached_property
+    def summary(self) -> dict[str, object]:
+        """What [`summarize`] says of the results."""
+        return summarize(self.results)
+
+    @cached_property
+    def recipe(self) -> str:
+        """The recipe of the same sweep, as YAML."""
+        return recipe_yaml(self.configuration)
+
     def runs_of(self, depth: int) -> list[FinishedRun]:
         """The runs of one depth, by seed."""
-        return [run for run in self.runs if run.depth == depth]
+        return self._by_depth[depth]
+
+    @cached_property
+    def _by_depth(self) -> dict[int, list[FinishedRun]]:
+        found: dict[int, list[FinishedRun]] = {}
+        for run in self.runs:
+            found.setdefault(run.depth, []).append(run)
+        return found
 
     @property
     def left_out(self) -> list[str]:
@@ -185,6 +204,7 @@ def _check_checkpoint(run: FinishedRun) -> None:
             f"{run.folder} holds {', '.join(pickles)}: pickles can run code where they are loaded and are not "
             f"published; delete them"
         )
+    check_weights(run.folder, run.metrics)
     weights = [path for path in run.files if path.suffix == ".safetensors"]
     if not weights:
         raise FileNotFoundError(f"{run.folder} has no model.safetensors")

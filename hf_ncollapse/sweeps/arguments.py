@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from transformers import HfArgumentParser
 
 from ..training.arguments import CollapseTrainingArguments
@@ -21,6 +23,8 @@ from ..training.data import DataArguments
 GRID_FIELDS = (
     "architecture", "dataset", "loss", "norm_placement", "norm_scale", "l2_depth_scaling", "initialization",
 )  # fmt: skip
+# A sweep's repositories are namespace/sweep-…, and the namespace is not known before they are published.
+_SHORTEST_NAMESPACE = "x"
 _SECRET = re.compile(r"(.*_)?(token|secret|password|api_key)")
 
 
@@ -64,6 +68,12 @@ class SweepArguments:
                 raise ValueError(f"{name} is {values}; it takes different whole numbers of at least {least}")
         if self.depths != sorted(self.depths):
             raise ValueError(f"depths is {self.depths}; they go from shallow to deep")
+        for ending in ("results", f"depth-{self.depths[-1]}"):
+            try:
+                validate_repo_id(f"{_SHORTEST_NAMESPACE}/{self.sweep}-{ending}")
+            except HFValidationError as error:
+                reason = str(error).partition(":")[0]
+                raise ValueError(f"sweep is {self.sweep!r}; the Hub takes no such name. {reason}") from None
         if self.shallowest_max_steps is not None and self.shallowest_max_steps < 1:
             raise ValueError(f"shallowest_max_steps is {self.shallowest_max_steps}; it must be at least 1")
         if self.max_steps_depth_exponent < 0:

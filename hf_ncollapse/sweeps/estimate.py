@@ -13,6 +13,7 @@ from ..training.data import ClassificationData
 from .architectures import build_config, build_model
 from .arguments import Recipe
 from .execute import prepare_sweep
+from .progress import PLAIN
 
 # Steps timed at each depth; the first ones, which allocate memory, do not count.
 _WARM_UP, _TIMED = 1, 3
@@ -30,7 +31,7 @@ def print_plan(recipe: Recipe) -> None:
         ValueError, ImportError, OSError: as `run_sweep` would, before any training.
     """
     arguments, data, runs = prepare_sweep(recipe)
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(soft_wrap=True, **PLAIN)
     table = Table(title=f"{recipe.sweep.sweep}: {recipe.sweep.architecture} on {recipe.data.dataset}", box=SIMPLE_HEAD)
     for heading in ("depth", "seed", "starts from", "steps", "learning rate", "minutes", "MB"):
         table.add_column(heading, justify="right", no_wrap=True)

@@ -8,11 +8,10 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from accelerate import PartialState
-from safetensors import SafetensorError
 from transformers import PrinterCallback, TrainerCallback, set_seed
 from transformers.trainer_callback import ExportableState, TrainerState
+from transformers.trainer_utils import rotate_checkpoints
 
 from ..models.collapse_config import CollapseConfig
 from ..training.arguments import CollapseTrainingArguments
@@ -28,8 +27,8 @@ from .paper_figures import paper_panel
 from .plan import Run, check_configuration, plan_runs, write_configuration
 from .progress import SweepProgress, results_overview
 from .report import finish_sweep
-from .results import collect_results, write_results
-from .run_folder import discard_checkpoints, last_checkpoint, write_run
+from .results import collect_rows, results_table, run_row, write_results
+from .run_folder import discard_checkpoints, last_checkpoint, load_network, seal_checkpoint, write_run
 
 
 @dataclass(frozen=True)
@@ -79,12 +78,26 @@ class Beginning(TrainerCallback):
 
 
 class RunTrainer(CollapseTrainer):
-    """Trains no step more where a checkpoint is of the last one: a run killed after it has only to be measured."""
+    """Seals its checkpoints, and trains no step more where one is of the last step: a run killed after it has only to
+    be measured.
+    """
 
     def _run_epoch(self, *args, **kwargs):
         # The Trainer looks whether it is done after a step, not before.
         if self.state.global_step < self.state.max_steps:
             super()._run_epoch(*args, **kwargs)
+
+    def _save_checkpoint(self, model, trial):
+        # The Trainer would remove the older checkpoints before this one is sealed.
+        kept, self.args.save_total_limit = self.args.save_total_limit, None
+        super()._save_checkpoint(model, trial)
+        self.args.save_total_limit = kept
+        self.accelerator.wait_for_everyone()  # each process writes a file of its own
+        if self.args.should_save:
+            folder = Path(self.args.output_dir)
+            seal_checkpoint(folder / f"checkpoint-{self.state.global_step}")
+            best = self.state.best_model_checkpoint
+            rotate_checkpoints(str(folder), save_total_limit=kept, best_model_checkpoint=best, use_mtime=True)
 
 
 def prepare_sweep(recipe: Recipe) -> tuple[CollapseTrainingArguments, ClassificationData, list[Run]]:
@@ -139,6 +152,9 @@ def run_sweep(recipe: Recipe) -> SweepOutcome:
 def _train_runs(recipe: Recipe, data: ClassificationData, runs: list[Run], stop: StopRequest) -> SweepOutcome:
     state = PartialState()
     finished, failed = [], {}
+    rows = collect_rows(recipe.folder) if state.is_main_process else {}
+    if rows:
+        write_results(recipe.folder, results_table(rows.values()))
     with SweepProgress(len(runs), visible=state.is_main_process) as progress:
         for run in runs:
             stop.raise_if_asked(f"before {run.name}")
@@ -165,13 +181,14 @@ def _train_runs(recipe: Recipe, data: ClassificationData, runs: list[Run], stop:
                     if state.is_main_process:
                         write_failure(run, recipe, data, beginning.steps, error)
                 gc.collect()  # of networks and trainers, which point to each other, before the next run takes memory
-            if state.is_main_process and len(results := collect_results(recipe.folder)):
-                write_results(recipe.folder, results)
+                if state.is_main_process and (row := run_row(run.folder)) is not None:
+                    rows[run.folder] = row
+                    write_results(recipe.folder, results_table(rows.values()))
             state.wait_for_everyone()
             progress.end_run(line)
     if finished and state.is_main_process:
         write_configuration(recipe)  # where no run had to begin
-        progress.console.print(results_overview(collect_results(recipe.folder)))
+        progress.console.print(results_overview(results_table(rows.values())))
         finish_sweep(recipe.folder)
         progress.console.print(f"results: {recipe.folder / 'results.csv'}")
         progress.console.print(f"report:  hf-ncollapse report {recipe.folder}")
@@ -230,7 +247,8 @@ def train_run(
     if run.parent is not None:
         start = {name: value.clone() for name, value in model.state_dict().items()}
         start_gap = trainer.measure(precisely=True).get("gap")
-    trainer.train(resume_from_checkpoint=last_checkpoint(run.folder))
+    checkpoint = last_checkpoint(run.folder, progress.console.print)
+    trainer.train(resume_from_checkpoint=checkpoint)
     if trainer.state.global_step < trainer.state.max_steps:
         stop.raise_if_asked(f"at {run.name}, step {trainer.state.global_step} of {trainer.state.max_steps}")
     measured = trainer.measure(gradient=True, precisely=True)
@@ -322,13 +340,7 @@ def _initial_model(run: Run, recipe: Recipe, data: ClassificationData):
     config = build_config(name, run.depth, recipe.model, data)
     if run.parent is None:
         return build_model(name, config, data)
-    model_class = architecture_named(name).classifier_classes[data.modality]
-    try:
-        parent = model_class.from_pretrained(run.parent.folder, dtype=torch.float32)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(
-            f"{run.parent.folder} is damaged ({error}); delete this folder to train {run.parent.name} anew"
-        ) from error
+    parent = load_network(run.parent.folder, architecture_named(name).classifier_classes[data.modality])
     return parent.deepen(run.depth)
 
 

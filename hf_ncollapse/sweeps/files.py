@@ -3,7 +3,7 @@
 import contextlib
 import json
 import os
-import tempfile
+import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -11,6 +11,8 @@ from pathlib import Path
 import pandas as pd
 from filelock import FileLock, Timeout
 
+# What helps against damage in a folder that a sweep is trained in.
+REMEDY = "delete it to make it anew"
 # Ending of a file that is still being written.
 _PARTIAL = ".partial"
 
@@ -20,13 +22,11 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
     The file and its new name are on the disk when this returns.
     """
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_PARTIAL)
-    os.close(descriptor)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{_PARTIAL}")
     try:
+        temporary.touch(exist_ok=False)  # open to whom the umask or the folder's own rules allow
         write(temporary)
         sync_to_disk(temporary)
-        temporary.chmod(0o644)
         temporary.replace(path)
         sync_to_disk(path.parent)
     finally:
@@ -57,12 +57,18 @@ def sole_use(folder: Path) -> Iterator[None]:
 
     Raises:
         ValueError: if another process holds it.
+        OSError: if there are no locks in this folder.
     """
     lock = FileLock(folder / ".lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
         raise ValueError(f"another process is training in {folder}; wait for it, or give another --sweep") from None
+    except OSError as error:
+        raise OSError(
+            f"{folder} cannot be locked ({error.strerror or error}), so two processes could train in it at once; give "
+            f"an --output_dir on a file system that has locks"
+        ) from error
     try:
         yield
     finally:
@@ -75,18 +81,22 @@ def write_json(path: Path, content: object) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-def read_json(path: Path) -> dict:
+def read_json(path: Path, remedy: str = REMEDY) -> dict:
     """Read a JSON object.
+
+    Args:
+        path: the file.
+        remedy: what the message about a damaged one advises.
 
     Raises:
         ValueError: if the file is damaged; the message names it.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}); delete it to make it anew") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged ({error}); {remedy}") from None
     if not isinstance(content, dict):
-        raise ValueError(f"{path} is damaged (it holds no JSON object); delete it to make it anew")
+        raise ValueError(f"{path} is damaged (it holds no JSON object); {remedy}")
     return content
 
 
@@ -95,8 +105,13 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
     write_atomically(path, lambda temporary: table.to_csv(temporary, index=False))
 
 
-def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+def read_table(path: Path, columns: Sequence[str], remedy: str = REMEDY) -> pd.DataFrame:
     """Read a CSV file that has these columns among others, with every digit that was written.
+
+    Args:
+        path: the file.
+        columns: that it must have.
+        remedy: what the message about a damaged one advises.
 
     Raises:
         ValueError: if the file is damaged; the message names it.
@@ -106,8 +121,8 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
             warnings.simplefilter("error", pd.errors.ParserWarning)  # of rows that are longer than the header
             table = pd.read_csv(path, float_precision="round_trip", index_col=False)
     except (ValueError, pd.errors.ParserWarning) as error:
-        raise ValueError(f"{path} is damaged ({str(error).strip()}); delete it to make it anew") from None
+        raise ValueError(f"{path} is damaged ({str(error).strip()}); {remedy}") from None
     missing = [name for name in columns if name not in table]
     if missing:
-        raise ValueError(f"{path} is damaged (it has no column {', '.join(missing)}); delete it to make it anew")
+        raise ValueError(f"{path} is damaged (it has no column {', '.join(missing)}); {remedy}")
     return table

@@ -14,6 +14,7 @@ from ..theory import simplex_etf
 from ..training.data import ClassificationData, DataArguments, load_classification_data
 from .architectures import architecture_named
 from .files import read_json, read_table, write_table
+from .run_folder import load_network
 
 LAYER_COLUMNS = ("depth", "seed", "layer", "nc1")
 GEOMETRY_COLUMNS = ("depth", "seed", "kind", "label", "label_name", "x", "y")
@@ -38,7 +39,7 @@ class NetworkMeasurements:
 
 
 def measure_networks(
-    folder: Path, results: pd.DataFrame, data: ClassificationData | None = None
+    folder: Path, results: pd.DataFrame, data: ClassificationData | None = None, keep: bool = True
 ) -> NetworkMeasurements:
     """Measure every finished network that was not measured before, and keep the numbers beside the sweep's table.
 
@@ -48,6 +49,7 @@ def measure_networks(
         folder: the sweep's folder.
         results: its table.
         data: the sweep's data; loaded by `sweep.json` when a network is to be measured and this is None.
+        keep: False where nothing can be written into the folder.
 
     Raises:
         ValueError: if a file is damaged; the message names it.
@@ -67,7 +69,7 @@ def measure_networks(
         if data is None:
             data = load_classification_data(DataArguments(**read_json(folder / "sweep.json")["data"]))
         model_class = architecture_named(row.architecture).classifier_classes[data.modality]
-        model = model_class.from_pretrained(run_folder, dtype=torch.float32)
+        model = load_network(run_folder, model_class)
         nc1, shown = measure_network(model, data)
         layers.append(_rows(row, layer=range(len(nc1)), nc1=nc1))
         if row.seed == first_seed:
@@ -78,7 +80,8 @@ def measure_networks(
         if len(parts) > 1:
             filled = [part for part in parts if len(part)]
             tables[name] = pd.concat(filled).sort_values(["depth", "seed"], kind="stable", ignore_index=True)
-            write_table(folder / name, tables[name])
+            if keep:
+                write_table(folder / name, tables[name])
     return NetworkMeasurements(tables["layers.csv"], tables["geometry.csv"])
 
 

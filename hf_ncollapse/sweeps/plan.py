@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from accelerate import PartialState
+
 from .arguments import Recipe, is_secret
 from .files import read_json, write_json
 
@@ -12,6 +14,8 @@ _PRESENTATION = {
     "disable_tqdm", "logging_dir", "logging_first_step", "log_level", "report_to", "dataloader_num_workers",
     "dataloader_pin_memory", "save_steps", "save_strategy", "save_total_limit",
 }  # fmt: skip
+# What a configuration that does not name these had.
+_UNSAID = {"processes": 1}
 
 
 @dataclass(frozen=True)
@@ -76,37 +80,48 @@ def plan_runs(recipe: Recipe, learning_rate: float, max_steps: int) -> list[Run]
 def check_configuration(recipe: Recipe) -> None:
     """Check that the sweep's folder holds this sweep or none.
 
-    Depths and seeds may be added to a sweep; anything else that changes a result may not.
+    Depths and seeds may be added to a sweep; anything else that changes a result may not, the number of processes
+    neither.
 
     Raises:
         ValueError: if the folder belongs to another configuration; the message names every difference.
     """
     path = recipe.folder / "sweep.json"
     if path.is_file():
-        differences = _differences(read_json(path), recipe.to_dict())
-        if differences:
+        changed = differences(read_json(path), _configuration(recipe))
+        if changed:
             raise ValueError(
-                f"{recipe.folder} holds a sweep with another configuration: {'; '.join(differences)}. Give this one "
+                f"{recipe.folder} holds a sweep with another configuration: {'; '.join(changed)}. Give this one "
                 f"another --sweep name or --output_dir, or delete the folder"
             )
 
 
 def write_configuration(recipe: Recipe) -> None:
     """Write `sweep.json`, which binds the folder to this sweep."""
-    write_json(recipe.folder / "sweep.json", recipe.to_dict())
+    write_json(recipe.folder / "sweep.json", _configuration(recipe))
 
 
-def _differences(old: dict, new: dict) -> list[str]:
-    differences = []
+def _configuration(recipe: Recipe) -> dict[str, dict[str, object]]:
+    """The recipe, and the number of processes, which is a factor of the batch."""
+    return {**recipe.to_dict(), "launch": {"processes": PartialState().num_processes}}
+
+
+def differences(old: dict[str, dict], new: dict[str, dict]) -> list[str]:
+    """Say what a sweep's configuration changes of the former one that its results depend on.
+
+    Depths after the former ones, and seeds, may be added.
+    """
+    found = []
     for group in sorted(set(old) | set(new)):
         before, after = old.get(group, {}), new.get(group, {})
         for name in sorted(set(before) | set(after)):
-            left, right = before.get(name), after.get(name)
+            left, right = (settings.get(name, _UNSAID.get(name)) for settings in (before, after))
             if name in _PRESENTATION or is_secret(name) or left == right:
                 continue
-            if name == "seeds" and set(left) <= set(right):
+            are_lists = isinstance(left, list) and isinstance(right, list)
+            if name == "seeds" and are_lists and set(left) <= set(right):
                 continue
-            if name == "depths" and left == right[: len(left)]:
+            if name == "depths" and are_lists and left == right[: len(left)]:
                 continue
-            differences.append(f"{name} was {left!r} and is {right!r}")
-    return differences
+            found.append(f"{name} was {left!r} and is {right!r}")
+    return found

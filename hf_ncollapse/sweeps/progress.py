@@ -12,6 +12,8 @@ from transformers import TrainerCallback
 
 from .quantities import QUANTITIES
 
+# Of a console: names and paths are shown as they are, whatever brackets and colons they hold.
+PLAIN = {"markup": False, "emoji": False, "highlight": False}
 # Progress bars are redrawn this often; more would only slow small steps down.
 _REFRESH_EVERY = 10
 
@@ -25,7 +27,7 @@ class SweepProgress(contextlib.AbstractContextManager):
     """
 
     def __init__(self, total_runs: int, visible: bool = True):
-        self.console = Console(quiet=not visible, file=sys.stdout, soft_wrap=True, highlight=False)
+        self.console = Console(quiet=not visible, file=sys.stdout, soft_wrap=True, **PLAIN)
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),

@@ -1,9 +1,12 @@
 """The report: a sweep's verdicts, tables, figures and configuration in one HTML file that needs nothing else."""
 
 import base64
+import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from importlib.resources import files
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import jinja2
 import pandas as pd
@@ -40,23 +43,22 @@ def finish_sweep(folder: Path) -> None:
         ValueError: if a file is damaged, the message names it, or no run is finished.
     """
     results = read_results(folder)
-    write_summary(folder, results)
+    write_json(folder / "summary.json", _summary(folder, results))
     draw_figures(folder, results, panel=paper_panel(_configuration(folder)))
 
 
-def write_summary(folder: Path, results: pd.DataFrame) -> dict[str, object]:
-    """Write `summary.json`: [`summarize`], the planned runs that did not end, and where the others ran."""
+def _summary(folder: Path, results: pd.DataFrame) -> dict[str, object]:
+    """What `summary.json` says: [`summarize`], the planned runs that did not end, and where the others ran."""
     summary = {**summarize(results), "unfinished": unfinished_runs(folder, results), "environments": []}
     for path in sorted(folder.glob("depth-*/seed-*/metrics.json")):
         metrics = read_json(path)
         if "environment" in metrics:
-            environment = {**metrics["environment"], "processes": metrics["processes"]}
+            environment = {**metrics["environment"], "processes": metrics.get("processes")}
             if environment not in summary["environments"]:
                 summary["environments"].append(environment)
     path = folder / "summary.json"
     if not summary["environments"] and path.is_file():
         summary["environments"] = read_json(path).get("environments", [])
-    write_json(path, summary)
     return summary
 
 
@@ -81,7 +83,7 @@ def write_report(folder: Path, output: Path | None = None, compare: Sequence[Pat
     """Measure what is not measured yet, draw every figure, and write the report.
 
     Args:
-        folder: the sweep's folder.
+        folder: the sweep's folder, which keeps what was measured and drawn; one that cannot be written stays as it is.
         output: the HTML file; `folder`/report.html by default.
         compare: folders of other sweeps, shown beside this one in a figure of their own.
 
@@ -92,23 +94,34 @@ def write_report(folder: Path, output: Path | None = None, compare: Sequence[Pat
         FileNotFoundError: if a folder has no results.
         ValueError: if a file is damaged, the message names it, or no run is finished.
     """
+    keep = output is None or os.access(folder, os.W_OK)
+    with nullcontext(folder) if keep else TemporaryDirectory() as place:
+        page = _page(folder, Path(place), keep, compare)
+    output = folder / "report.html" if output is None else output
+    write_atomically(output, lambda temporary: temporary.write_text(page, encoding="utf-8"))
+    return output
+
+
+def _page(folder: Path, place: Path, keep: bool, compare: Sequence[Path]) -> str:
+    """The report of a folder as HTML, with its figures and summary in `place`."""
     results = read_results(folder)
-    summary = write_summary(folder, results)
+    summary = _summary(folder, results)
+    write_json(place / "summary.json", summary)
     finished = finished_runs(results)
     configuration = _configuration(folder)
     panel = paper_panel(configuration)
     notes = []
     try:
-        networks = measure_networks(folder, finished)
+        networks = measure_networks(folder, finished, keep=keep)
     except (OSError, ImportError) as error:
         networks = None
         notes.append(f"The networks were not looked into, because their data could not be loaded: {error}")
-    names = draw_figures(folder, results, training_curves(folder), networks, panel)
+    names = draw_figures(place, results, training_curves(folder, keep=keep), networks, panel)
     if compare:
-        draw_comparison(folder, _by_what_differs([folder, *compare]))
+        draw_comparison(place, _by_what_differs([folder, *compare]))
         names.append("comparison")
     said = {"is_balanced": has_complete_optimum(finished), "has_panel": panel is not None}
-    page = _template().render(
+    return _template().render(
         summary=summary,
         title=f"{summary['architecture']} on {summary['dataset']}",
         loss=_LOSSES[summary["loss"]],
@@ -123,13 +136,10 @@ def write_report(folder: Path, output: Path | None = None, compare: Sequence[Pat
         paper=[] if panel is None else beside_the_paper(panel, results),
         table=_whole_table(results),
         constants={title(name): results[name].iloc[0] for name in SETTINGS},
-        figures=[_figure(folder, name, summary, said) for name in names],
+        figures=[_figure(place, name, summary, said) for name in names],
         recipe=recipe_yaml(configuration) if configuration else None,
         threads=next(iter(summary["environments"]), {}).get("threads"),
     )
-    output = folder / "report.html" if output is None else output
-    write_atomically(output, lambda temporary: temporary.write_text(page, encoding="utf-8"))
-    return output
 
 
 def recipe_yaml(configuration: dict[str, dict[str, object]]) -> str:

@@ -1,11 +1,11 @@
 """The table of a sweep: one row a run that ended, finished or diverged."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from .files import read_json, read_table, write_atomically, write_table
+from .files import REMEDY, read_json, read_table, write_atomically, write_table
 
 COLUMNS = (
     "sweep", "architecture", "norm_placement", "norm_scale", "dataset", "loss", "classifier_bias", "initialization",
@@ -30,6 +30,7 @@ _MAY_BE_EMPTY = (
     "test_accuracy", "gufm_optimum", "gap", "gap_fit", "gap_classifier", "gap_spread", "nc1_bound", "nc3_bound",
     "start_gap", "relative_gradient", "gufm_lower_bound", "gufm_nc2", "gufm_nc3",
 )  # fmt: skip
+_OF_A_FINISHED_RUN = tuple(name for name in COLUMNS if name not in _MAY_BE_EMPTY)
 
 
 def collect_results(folder: Path) -> pd.DataFrame:
@@ -41,14 +42,38 @@ def collect_results(folder: Path) -> pd.DataFrame:
     Raises:
         ValueError: if a file is damaged; the message names it.
     """
-    rows = []
-    for run in folder.glob("depth-*/seed-*"):
-        if (run / "metrics.json").is_file():
-            rows.append({**read_json(run / "metrics.json"), "status": "finished"})
-        elif (run / "failure.json").is_file():
-            failure = read_json(run / "failure.json")
-            rows += [failure] if failure.get("status") == "diverged" else []
-    return results_table(rows)
+    return results_table(collect_rows(folder).values())
+
+
+def collect_rows(folder: Path) -> dict[Path, dict[str, object]]:
+    """Read what [`collect_results`] does, as rows by the runs' folders."""
+    rows = {run: run_row(run) for run in folder.glob("depth-*/seed-*")}
+    return {run: row for run, row in rows.items() if row is not None}
+
+
+def run_row(run: Path) -> dict[str, object] | None:
+    """Read the row of one run from its folder; None where it did not end.
+
+    Raises:
+        ValueError: if a file is damaged; the message names it.
+    """
+    metrics, failure = run / "metrics.json", run / "failure.json"
+    if metrics.is_file():
+        return _checked(metrics, {**read_json(metrics), "status": "finished"}, _OF_A_FINISHED_RUN)
+    if failure.is_file() and (row := read_json(failure)).get("status") == "diverged":
+        return _checked(failure, row, _OF_A_DIVERGED_RUN)
+    return None
+
+
+def _checked(path: Path, row: dict[str, object], needed: Sequence[str]) -> dict[str, object]:
+    """The row that a file holds, when it has what every such run has."""
+    missing = [name for name in needed if row.get(name) is None]
+    if missing:
+        raise ValueError(f"{path} is damaged (it has no {', '.join(missing)}); {REMEDY}")
+    wrong = [name for name in _NUMBERS if not isinstance(row.get(name), int | float | None)]
+    if wrong:
+        raise ValueError(f"{path} is damaged ({', '.join(wrong)} is no number); {REMEDY}")
+    return row
 
 
 def results_table(rows: Iterable[dict[str, object]]) -> pd.DataFrame:
@@ -74,8 +99,12 @@ def write_results(folder: Path, results: pd.DataFrame) -> None:
     write_atomically(folder / "results.parquet", lambda path: results.to_parquet(path, index=False))
 
 
-def read_results(folder: Path) -> pd.DataFrame:
+def read_results(folder: Path, remedy: str = REMEDY) -> pd.DataFrame:
     """Read a sweep's `results.csv`, diverged runs included, with every digit that was written.
+
+    Args:
+        folder: that it lies in.
+        remedy: what the message about a damaged one advises.
 
     Raises:
         FileNotFoundError: if the sweep has no table yet.
@@ -84,14 +113,14 @@ def read_results(folder: Path) -> pd.DataFrame:
     path = folder / "results.csv"
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; a sweep writes it when its first run finishes")
-    results = read_table(path, COLUMNS)
-    needed = [name for name in COLUMNS if name not in _MAY_BE_EMPTY]
+    results = read_table(path, COLUMNS, remedy)
     numbers = results[list(_NUMBERS)]
     if (
         not results["status"].isin(["finished", "diverged"]).all()
-        or finished_runs(results)[needed].isna().any(axis=None)
+        or finished_runs(results)[list(_OF_A_FINISHED_RUN)].isna().any(axis=None)
         or diverged_runs(results)[list(_OF_A_DIVERGED_RUN)].isna().any(axis=None)
         or len(numbers.select_dtypes("number").columns) < len(numbers.columns)
+        or (results[["depth", "seed"]] % 1 != 0).any(axis=None)
     ):
-        raise ValueError(f"{path} is damaged (cells are empty or hold no number); delete it to make it anew")
+        raise ValueError(f"{path} is damaged (cells are empty or hold no number); {remedy}")
     return results

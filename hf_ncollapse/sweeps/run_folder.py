@@ -1,32 +1,44 @@
 """The folder of one run: an ordinary checkpoint and, written last, `metrics.json`; until then the Trainer's own."""
 
 import hashlib
-import json
 import re
 import shutil
-import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
+import torch
+from safetensors import SafetensorError
 
 from ..training.data import ClassificationData
 from ..training.saving import explained_write_errors
-from .files import sync_to_disk, write_json
+from .files import read_json, sync_to_disk, write_json
 
-# The Trainer writes trainer_state.json last: where it is whole, so is the rest.
-_CHECKPOINT_FILES = ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json")
+# In a checkpoint, the SHA-256 of its other files; written last, so that one without it was not written to its end.
+_HASHES = "sha256.json"
 
 
-def last_checkpoint(folder: Path) -> str | None:
-    """Return the newest `checkpoint-<step>` of a run that can be read, or None; a cut-off one does not count."""
+def seal_checkpoint(checkpoint: Path) -> None:
+    """Write the hashes of a checkpoint's files beside them, when all processes have written theirs."""
+    write_json(checkpoint / _HASHES, _files_sha256(checkpoint))
+
+
+def last_checkpoint(folder: Path, say: Callable[[str], object] = lambda line: None) -> str | None:
+    """Return the newest `checkpoint-<step>` of a run that is as it was written, or None.
+
+    Args:
+        folder: the run's folder.
+        say: called with one line for every newer one that is not, and why.
+    """
     found = {
         int(match[1]): path
         for path in folder.glob("checkpoint-*")
         if (match := re.fullmatch(r"checkpoint-(\d+)", path.name))
     }
     for step in sorted(found, reverse=True):
-        if _is_whole(found[step]):
+        damage = _damage(found[step])
+        if damage is None:
             return str(found[step])
+        say(f"{found[step]} is skipped: {damage}")
     return None
 
 
@@ -47,7 +59,39 @@ def write_run(folder: Path, model, data: ClassificationData, log_history: list[d
 
 def weights_sha256(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of every file of weights in a folder, by its name."""
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("*.safetensors"))}
+    return {path.name: _sha256(path) for path in sorted(folder.glob("*.safetensors"))}
+
+
+def check_weights(folder: Path, metrics: Mapping[str, object]) -> None:
+    """Check that a finished run's weights are those that it wrote.
+
+    Args:
+        folder: the run's folder.
+        metrics: its `metrics.json`.
+
+    Raises:
+        ValueError: they are not; the message names the file.
+    """
+    found = weights_sha256(folder)
+    for name, claimed in metrics.get("weights_sha256", {}).items():
+        if found.get(name) != claimed:
+            raise ValueError(
+                f"{folder / name} is damaged: it is not what the run wrote, whose SHA-256 is in metrics.json; "
+                f"restore it, or delete {folder} to train the run anew"
+            )
+
+
+def load_network(folder: Path, model_class: type):
+    """Load a finished run's network, in float32, when its weights are those that the run wrote.
+
+    Raises:
+        ValueError: they are not, or cannot be read; the message names the folder.
+    """
+    check_weights(folder, read_json(folder / "metrics.json"))
+    try:
+        return model_class.from_pretrained(folder, dtype=torch.float32)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(f"{folder} is damaged ({error}); delete this folder to train the run anew") from error
 
 
 def discard_checkpoints(folder: Path) -> None:
@@ -56,17 +100,23 @@ def discard_checkpoints(folder: Path) -> None:
         shutil.rmtree(checkpoint)
 
 
-def _is_whole(checkpoint: Path) -> bool:
-    """Whether every file is there and can be read to its end; torch's files are zip archives with checksums."""
-    if not all((checkpoint / name).is_file() for name in _CHECKPOINT_FILES):
-        return False
-    if not any(checkpoint.glob("rng_state*.pth")):  # one a process
-        return False
+def _damage(checkpoint: Path) -> str | None:
+    """What tells a checkpoint from the one that was written; None where nothing does."""
+    if not (checkpoint / _HASHES).is_file():
+        return "it was not written to its end"
     try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-        with safe_open(checkpoint / "model.safetensors", framework="pt"):
-            pass
-        archives = [path for path in checkpoint.iterdir() if path.suffix in (".pt", ".pth")]
-        return all(zipfile.ZipFile(path).testzip() is None for path in archives)
-    except (ValueError, SafetensorError, zipfile.BadZipFile, EOFError):
-        return False
+        written = read_json(checkpoint / _HASHES)
+    except ValueError:
+        return f"its {_HASHES} is damaged"
+    found = _files_sha256(checkpoint)
+    changed = sorted(name for name in set(written) | set(found) if written.get(name) != found.get(name))
+    return f"{', '.join(changed)} {'are' if len(changed) > 1 else 'is'} not as written" if changed else None
+
+
+def _files_sha256(checkpoint: Path) -> dict[str, str]:
+    files = (path for path in sorted(checkpoint.rglob("*")) if path.is_file() and path.name != _HASHES)
+    return {str(path.relative_to(checkpoint)): _sha256(path) for path in files}
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -12,7 +12,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def training_curves(folder: Path) -> pd.DataFrame:
+def training_curves(folder: Path, keep: bool = True) -> pd.DataFrame:
     """Return every measurement that the finished runs logged, sorted by depth, seed and step.
 
     They come from the runs' `log_history.json` and are kept in the sweep's `training_curves.csv`, from which they are
@@ -20,6 +20,7 @@ def training_curves(folder: Path) -> pd.DataFrame:
 
     Args:
         folder: the sweep's folder.
+        keep: False where nothing can be written into the folder.
 
     Returns:
         A table with the columns of `COLUMNS`; empty where nothing was logged.
@@ -42,6 +43,6 @@ def training_curves(folder: Path) -> pd.DataFrame:
     if not rows and kept.is_file():
         return read_table(kept, COLUMNS)
     curves = pd.DataFrame(rows, columns=list(COLUMNS)).sort_values(["depth", "seed", "step"], ignore_index=True)
-    if rows:
+    if rows and keep:
         write_table(kept, curves)
     return curves

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import json
 import os
 import re
 import resource
@@ -17,6 +18,7 @@ import pandas as pd
 import pytest
 import torch
 
+from hf_ncollapse.cli import main as command
 from hf_ncollapse.sweeps import interruption, parse_recipe, run_sweep
 from hf_ncollapse.sweeps.execute import RunClock
 from hf_ncollapse.sweeps.files import read_json, sole_use, write_json
@@ -124,28 +126,72 @@ def stopped(script, tmp_path_factory) -> Path:
     return output
 
 
-@pytest.mark.parametrize("name", CHECKPOINT_FILES)
-@pytest.mark.parametrize("damage", ["cut", "empty", "missing"])
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(stopped, tmp_path, name, damage):
+def flipped(content: bytes) -> bytes:
+    """One bit of the last number is another."""
+    return content[:-1] + bytes([content[-1] ^ 64])
+
+
+def at_step_999(content: bytes) -> bytes:
+    return json.dumps(json.loads(content) | {"global_step": 999}).encode()
+
+
+DAMAGE = [
+    *((name, damage) for name in (*CHECKPOINT_FILES, "sha256.json") for damage in ("cut", "empty", "missing")),
+    ("model.safetensors", flipped),
+    ("optimizer.pt", flipped),
+    ("trainer_state.json", at_step_999),
+    ("trainer_state.json", lambda content: b"null"),
+    ("trainer_state.json", lambda content: b"[]"),
+    ("sha256.json", lambda content: b"null"),
+]
+
+
+@pytest.mark.parametrize(("name", "damage"), DAMAGE)
+def test_a_checkpoint_that_is_not_as_written_is_named_and_gives_way_to_the_one_before(stopped, tmp_path, name, damage):
     run = Path(shutil.copytree(stopped / "small" / "depth-4" / "seed-0", tmp_path / "run"))
     older, newest = sorted(run.glob("checkpoint-*"), key=lambda path: int(path.name.partition("-")[2]))
-    assert last_checkpoint(run) == str(newest)
+    said = []
+    assert last_checkpoint(run, said.append) == str(newest)
+    assert said == []
     file = newest / name
+    content = file.read_bytes()
     if damage == "missing":
         file.unlink()
     else:
-        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2] if damage == "cut" else b"")
-    assert last_checkpoint(run) == str(older)
+        damages = {"cut": lambda content: content[: len(content) // 2], "empty": lambda content: b""}
+        file.write_bytes(damages.get(damage, damage)(content))
+    assert last_checkpoint(run, said.append) == str(older)
+    (line,) = said
+    assert line.startswith(f"{newest} is skipped: ")
+    assert name in line or (name, damage) == ("sha256.json", "missing")
     shutil.rmtree(older)
     assert last_checkpoint(run) is None
 
 
-def test_a_sweep_with_a_damaged_checkpoint_ends_with_the_same_table(script, stopped, undisturbed, tmp_path):
+def test_a_sweep_with_a_damaged_checkpoint_says_so_and_ends_with_the_same_table(
+    script, stopped, undisturbed, tmp_path, capsys
+):
     shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
-    file = Path(last_checkpoint(tmp_path / "small" / "depth-4" / "seed-0")) / "optimizer.pt"
-    os.truncate(file, file.stat().st_size - 100)
+    checkpoint = Path(last_checkpoint(tmp_path / "small" / "depth-4" / "seed-0"))
+    file = checkpoint / "model.safetensors"
+    file.write_bytes(flipped(file.read_bytes()))
     assert script.main([*ARGUMENTS, "--output_dir", str(tmp_path)]) == 0
+    assert f"{checkpoint} is skipped: model.safetensors is not as written" in capsys.readouterr().out.splitlines()
     pd.testing.assert_frame_equal(table(tmp_path), table(undisturbed), check_exact=True)
+
+
+@pytest.mark.parametrize("damage", ["flipped", "half"])
+def test_weights_that_a_finished_run_did_not_write_are_named_by_report_and_publish(
+    undisturbed, tmp_path, capsys, damage
+):
+    folder = Path(shutil.copytree(undisturbed / "small", tmp_path / "small"))
+    file = folder / "depth-4/seed-0/model.safetensors"
+    content = file.read_bytes()
+    file.write_bytes(flipped(content) if damage == "flipped" else content[: len(content) // 2])
+    for arguments in (["report", str(folder)], ["publish", str(folder), "--namespace", "me", "--dry-run"]):
+        assert command(arguments) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"{file} is damaged: it is not what the run wrote" in line
 
 
 @pytest.mark.parametrize(
@@ -176,12 +222,15 @@ def test_a_damaged_table_is_written_anew(script, undisturbed, tmp_path):
     pd.testing.assert_frame_equal(table(tmp_path), table(undisturbed), check_exact=True)
 
 
-def test_a_damaged_parent_is_named(script, undisturbed, tmp_path, capsys):
+@pytest.mark.parametrize("damage", ["flipped", "half"])
+def test_a_damaged_parent_is_named(script, undisturbed, tmp_path, capsys, damage):
     shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
     shutil.rmtree(tmp_path / "small" / "depth-4")
-    os.truncate(tmp_path / "small" / "depth-2" / "seed-0" / "model.safetensors", 500)
+    file = tmp_path / "small" / "depth-2" / "seed-0" / "model.safetensors"
+    content = file.read_bytes()
+    file.write_bytes(flipped(content) if damage == "flipped" else content[: len(content) // 2])
     assert script.main([*ARGUMENTS, "--output_dir", str(tmp_path)]) == 2
-    assert "depth-2/seed-0 is damaged" in capsys.readouterr().err
+    assert f"{file} is damaged" in capsys.readouterr().err
 
 
 def test_a_second_sweep_in_the_same_folder_is_refused_and_changes_nothing(script, undisturbed, tmp_path, capsys):
@@ -193,6 +242,22 @@ def test_a_second_sweep_in_the_same_folder_is_refused_and_changes_nothing(script
     assert "another process is training in" in capsys.readouterr().err
     assert script.main([*more, "--learning_rate=0.1"]) == 2
     assert "holds a sweep with another configuration" in capsys.readouterr().err
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("runs", ["all finished", "one left", "one stopped"])
+def test_another_number_of_processes_for_the_rest_is_refused_and_changes_nothing(
+    script, undisturbed, stopped, tmp_path, capsys, runs
+):
+    shutil.copytree(stopped if runs == "one stopped" else undisturbed, tmp_path, dirs_exist_ok=True)
+    if runs == "one left":
+        shutil.rmtree(tmp_path / "small" / "depth-4")
+    path = tmp_path / "small" / "sweep.json"
+    assert read_json(path)["launch"] == {"processes": 1}
+    write_json(path, read_json(path) | {"launch": {"processes": 2}})
+    before = contents(tmp_path)
+    assert script.main([*ARGUMENTS, "--output_dir", str(tmp_path)]) == 2
+    assert "holds a sweep with another configuration: processes was 2 and is 1" in capsys.readouterr().err
     assert contents(tmp_path) == before
 
 
@@ -223,9 +288,11 @@ def test_a_token_that_an_older_version_wrote_is_dropped_at_the_next_start(script
     assert read_json(path) == configuration
 
 
-def test_a_home_folder_is_one_folder_for_checkpoints_and_results(script, undisturbed, tmp_path, monkeypatch):
-    home, here = tmp_path / "home", tmp_path / "here"
-    home.mkdir()
+def test_a_home_folder_is_one_folder_for_checkpoints_and_results_and_shown_as_it_is_called(
+    script, undisturbed, tmp_path, monkeypatch, capsys
+):
+    home, here = tmp_path / "home[/b]:x:", tmp_path / "here"  # what rich would take for a tag and an emoji
+    home.mkdir(parents=True)
     here.mkdir()
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.chdir(here)
@@ -235,6 +302,7 @@ def test_a_home_folder_is_one_folder_for_checkpoints_and_results(script, undistu
     assert last_checkpoint(home / "runs/small/depth-2/seed-0")
     assert script.main(arguments) == 0
     assert names(home / "runs") == names(undisturbed)
+    assert f"results: {home}/runs/small/results.csv" in capsys.readouterr().out.splitlines()
     assert not list(here.iterdir())
 
 

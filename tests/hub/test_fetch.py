@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -134,6 +135,25 @@ def test_load_sweep_lists_and_loads_every_network_without_running_downloaded_cod
     assert read_answer(run(WITH_PACKAGE, fresh | {"HF_HUB_OFFLINE": "1"}, slug)) == answer
 
 
+def test_a_published_network_is_certified_from_the_hub_and_a_forged_card_is_not(published, fresh, tmp_path):
+    arguments = ("certify", "my-org/digits-rn1-depth-4", "--revision", "seed-3", "--curvature-steps", "0")
+    output = run(PUBLISH, fresh, *arguments)
+    claims = re.search(r"(\d+) of (\d+) claims hold", output)
+    assert claims[1] == claims[2]
+    assert int(claims[1]) > 30
+    (card,) = Path(fresh["HF_HOME"]).glob("hub/models--my-org--digits-rn1-depth-4/snapshots/*/README.md")
+    text = card.read_text()
+    (value,) = re.findall(r"type: nc1\n\s+value: (\S+)", text)
+    card.unlink()  # a link into the cache
+    card.write_text(text.replace(value, str(float(value) / 2)))
+    forged = subprocess.run(
+        [sys.executable, "-c", PUBLISH, *arguments], env=os.environ | fresh | {"HF_HUB_OFFLINE": "1"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert forged.returncode == 1
+    assert "README.md says NC1 is" in forged.stdout
+
+
 ERRORS = """
 import sys
 import hf_ncollapse
@@ -175,6 +195,25 @@ def test_a_diverged_run_is_no_network(trained, tmp_path, monkeypatch):
     assert sweep.runs == [(2, 0), (2, 3), (4, 3)]
     with pytest.raises(ValueError, match="seed is 0; depth 4 has 3"):
         sweep.load(4, 0)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda table: "depth,seed\n2,0\n",
+        lambda table: table[: len(table) // 2],
+        lambda table: table.replace("finished", "done"),
+        lambda table: re.sub(r",2,0,0.005,", ",inf,0,0.005,", table),
+        lambda table: "\0\0",
+    ],
+)
+def test_a_damaged_table_of_the_hub_is_named_without_advice_for_a_folder(trained, tmp_path, monkeypatch, damage):
+    table = tmp_path / "results.csv"
+    table.write_text(damage((trained / "results.csv").read_text()))
+    monkeypatch.setattr("hf_ncollapse.hub.fetch.hf_hub_download", lambda *_, **__: str(table))
+    with pytest.raises(ValueError, match=r"my-org/digits-rn1-results holds no table that a sweep wrote") as refused:
+        _ = load_sweep("my-org/digits-rn1").results
+    assert "delete" not in str(refused.value)
 
 
 def test_nothing_but_safetensors_holds_weights_on_the_hub(published):

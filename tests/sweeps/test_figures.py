@@ -208,6 +208,18 @@ def test_a_collapsed_network_sits_at_the_corners(tables):
         np.testing.assert_allclose(points.get_offsets(), outline, atol=1e-12)
 
 
+def test_names_with_dollars_are_shown_letter_by_letter(tables, tmp_path):
+    points = pd.DataFrame({"depth": 5, "seed": 0, "label": range(3), "label_name": ["$5_{bill", "$\\nomath$", "US$"]})
+    points = points.assign(x=[1.0, 0.0, -1.0], y=[0.0, 1.0, 0.0])
+    geometry = pd.concat([points.assign(kind=kind) for kind in ("feature", "class_mean", "classifier")])
+    with styled():
+        figure = geometry_figure(geometry)
+        figure.savefig(tmp_path / "geometry.svg")
+    shown = [text.get_text().replace(r"\$", "$") for text in figure.legends[0].get_texts()]
+    assert shown == points["label_name"].tolist()
+    draw_comparison(tmp_path, dict.fromkeys(("$5_{bill", "$x$"), tables[0]))
+
+
 def test_sweeps_are_compared_under_their_names(figures, tables, tmp_path):
     assert figures["comparison"].legends[0].get_texts()[1].get_text() == "other"
     draw_comparison(tmp_path, {"one": tables[0], "other": tables[0]})

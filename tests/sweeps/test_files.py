@@ -1,5 +1,7 @@
 """Files of a sweep are there whole or not at all, and damage is named."""
 
+import errno
+import fcntl
 import math
 import os
 
@@ -7,7 +9,7 @@ import pandas as pd
 import pytest
 
 from hf_ncollapse import CollapseResNetConfig, CollapseResNetForImageClassification
-from hf_ncollapse.sweeps.files import read_json, read_table, write_atomically, write_json
+from hf_ncollapse.sweeps.files import read_json, read_table, sole_use, write_atomically, write_json
 from hf_ncollapse.sweeps.results import (
     COLUMNS,
     collect_results,
@@ -39,6 +41,45 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path):
         write_json(path, {"gap": float("nan")})
     assert read_json(path) == {"old": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_a_file_is_open_to_whom_the_umask_allows(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        write_json(tmp_path / "a.json", {})
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.json").stat().st_mode & 0o777 == mode
+
+
+def test_a_folder_without_locks_is_named_with_what_to_do(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with (
+        pytest.raises(OSError, match=rf"{tmp_path} cannot be locked \(No locks available\).*--output_dir"),
+        sole_use(tmp_path),
+    ):
+        pytest.fail("the folder is not locked")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("metrics.json", {}, "it has no sweep, architecture, "),
+        ("metrics.json", {name: value for name, value in ROW.items() if name != "nc1"}, "it has no nc1"),
+        ("metrics.json", ROW | {"nc1": "many"}, "nc1 is no number"),
+        ("failure.json", {"status": "diverged"}, "it has no sweep, architecture, "),
+    ],
+)
+def test_a_run_without_what_every_run_has_is_named_and_not_the_table(tmp_path, name, content, said):
+    run = tmp_path / "depth-2" / "seed-0"
+    run.mkdir(parents=True)
+    write_json(run / name, content)
+    with pytest.raises(ValueError, match=rf"depth-2/seed-0/{name} is damaged \({said}"):
+        collect_results(tmp_path)
 
 
 @pytest.mark.parametrize("content", ['{"a": ', "", "[1]", "\xff"])

@@ -1,6 +1,7 @@
 """The report: complete, self-contained, honest about what is missing, and clear about what is damaged."""
 
 import json
+import os
 import re
 import shutil
 import socket
@@ -231,6 +232,19 @@ def test_the_command_compares_sweeps_and_calls_them_by_what_differs(sweep, mse_s
     assert "Beside other sweeps" in page.text
     assert "mean squared error" in page.text
     assert not (mse_sweep / "report.html").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_reported_elsewhere_and_stays_as_it_is(sweep, tmp_path, monkeypatch):
+    elsewhere = Path(shutil.copytree(sweep, tmp_path / "copy"))
+    expected = Page(write_report(elsewhere)).html
+    before = {path: path.read_bytes() for path in sweep.rglob("*") if path.is_file()}
+    times = {path: path.stat().st_mtime_ns for path in sweep.rglob("*")}
+    access = os.access
+    # Of the super-user, whom the tests may belong to, the system asks only whether the disk is read-only.
+    monkeypatch.setattr(os, "access", lambda path, mode: path != sweep and access(path, mode))
+    assert Page(write_report(sweep, tmp_path / "out.html")).html == expected
+    assert {path: path.read_bytes() for path in sweep.rglob("*") if path.is_file()} == before
+    assert {path: path.stat().st_mtime_ns for path in sweep.rglob("*")} == times
 
 
 def test_a_sweep_is_not_compared_with_itself(sweep, capsys):

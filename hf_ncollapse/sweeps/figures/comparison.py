@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from ..quantities import QUANTITIES
 from .caption import Caption
-from .style import PALETTE, SWEEPS, depth_axis, legend_above, log_axis, new_figure, plot_over_depth
+from .style import PALETTE, SWEEPS, depth_axis, legend_above, log_axis, new_figure, plain_text, plot_over_depth
 
 CAPTIONS = {
     "comparison": Caption(
@@ -33,7 +33,7 @@ def comparison_figure(sweeps: Mapping[str, pd.DataFrame]) -> Figure:
     for panel, quantity in zip(axes, panels, strict=True):
         for (name, results), (colour, marker) in zip(sweeps.items(), SWEEPS, strict=False):
             if results[quantity].notna().any():
-                plot_over_depth(panel, results, quantity, name, PALETTE[colour], marker)
+                plot_over_depth(panel, results, quantity, plain_text(name), PALETTE[colour], marker)
         depth_axis(panel, together["depth"].unique())
         log_axis(panel)
         panel.set_ylabel(QUANTITIES[quantity].label)

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from .caption import Caption
-from .style import CLASSES, INK, MUTED, depth_colours, legend_above, log_axis, new_figure
+from .style import CLASSES, INK, MUTED, depth_colours, legend_above, log_axis, new_figure, plain_text
 
 # More names than this do not fit under a figure.
 _MOST_NAMES = 20
@@ -75,10 +75,11 @@ def geometry_figure(geometry: pd.DataFrame) -> Figure:
         panel.set_title(f"{depth} residual block{'s' if depth > 1 else ''}")
     if has_names:
         handles = [
-            Line2D([], [], linestyle="none", marker="o", color=_colour(label), markeredgecolor="none", label=name)
-            for label, name in names.items()
+            Line2D([], [], linestyle="none", marker="o", color=_colour(label), markeredgecolor="none")
+            for label in names.index
         ]
-        figure.legend(handles=handles, loc="outside lower center", ncols=columns, columnspacing=0.8, handletextpad=0.1)
+        labels = [plain_text(name) for name in names]
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns, columnspacing=0.8, handletextpad=0.1)
     return figure
 
 

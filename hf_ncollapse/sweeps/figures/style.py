@@ -128,6 +128,11 @@ def plain_decimals(value: float) -> str:
     return f"$10^{{{exponent}}}$" if np.isclose(factor, 1) else f"${factor:.3g}\\cdot10^{{{exponent}}}$"
 
 
+def plain_text(name: object) -> str:
+    """A name from outside as matplotlib shows it letter by letter: a dollar would begin mathematics."""
+    return str(name).replace("$", r"\$")
+
+
 def plot_quantity(axes: Axes, results: pd.DataFrame, quantity: str, label: str | None = None) -> None:
     """One quantity against depth, in its own colour, marker and words."""
     known = QUANTITIES[quantity]
