@@ -204,10 +204,10 @@ def _check_checkpoint(run: FinishedRun) -> None:
             f"{run.folder} holds {', '.join(pickles)}: pickles can run code where they are loaded and are not "
             f"published; delete them"
         )
-    check_weights(run.folder, run.metrics)
     weights = [path for path in run.files if path.suffix == ".safetensors"]
     if not weights:
         raise FileNotFoundError(f"{run.folder} has no model.safetensors")
+    check_weights(run.folder, run.metrics)
     for path in weights:
         try:
             with safe_open(path, framework="np") as tensors:

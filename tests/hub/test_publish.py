@@ -288,7 +288,7 @@ def test_without_seed_0_main_is_the_smallest_seed(hub, sweep_copy):
     [
         ("training_args.bin", b"\x80\x04", "holds training_args.bin: pickles"),
         ("optimizer.pt", b"\x80\x04", "holds optimizer.pt: pickles"),
-        ("model.safetensors", b"\x80\x04 a pickle by another name", "damaged or no safetensors"),
+        ("model.safetensors", b"\x80\x04 a pickle by another name", "model.safetensors is damaged"),
         ("metrics.json", b"{", "metrics.json is damaged"),
     ],
 )
