@@ -154,6 +154,7 @@ RUNNABLE = [page for page in PAGES if any(step.mark is None for step in steps(pa
 SLOW = [page for page in PAGES if any(step.mark == "slow" for step in steps(page))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", RUNNABLE, ids=lambda page: page.stem)
 def test_a_page_runs_from_top_to_bottom(page, workspace, monkeypatch, capsys):
     run(page, (None,), {}, monkeypatch, capsys)
