@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import ModelCard, snapshot_download
-from transformers import AutoConfig, AutoModelForImageClassification, AutoModelForSequenceClassification
 
+from ..sweeps.architectures import architecture_named
 from ..sweeps.files import read_json
 from ..sweeps.quantities import digits, title
 from ..sweeps.results import finished_runs, read_results
@@ -109,18 +109,17 @@ def certify(target: str | Path, *, revision: str | None = None, curvature_steps:
 
 def _verify(folder: Path, curvature_steps: int) -> Verification:
     metrics = read_json(folder / "metrics.json")
-    if not isinstance(metrics, dict) or not isinstance(metrics.get("data"), dict):
-        raise ValueError(f"{folder / 'metrics.json'} does not say on which data the network was trained")
+    if not (isinstance(metrics.get("data"), dict) and isinstance(metrics.get("architecture"), str)):
+        raise ValueError(f"{folder / 'metrics.json'} does not say which network was trained on which data")
     data = load_classification_data(DataArguments(**metrics["data"]))
     train = _batches(data.train)
-    config = AutoConfig.from_pretrained(folder)
-    texts = config.architectures[0].endswith("ForSequenceClassification")
-    auto_class = AutoModelForSequenceClassification if texts else AutoModelForImageClassification
+    model_class = architecture_named(metrics["architecture"]).classifier_classes[data.modality]
+    model = model_class.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
     certificate = certify_network(
-        auto_class.from_pretrained(folder, dtype=torch.float32, use_safetensors=True),
+        model,
         train,
         test_batches=() if data.test is None else _batches(data.test),
-        conflicts=conflicting_label_counts(train, config.num_labels),
+        conflicts=conflicting_label_counts(train, model.config.num_labels),
         curvature_steps=curvature_steps,
     )
     claims = (_weights(folder, metrics), _numbers(metrics, certificate), _row(folder, metrics), _card(folder, metrics))

@@ -60,7 +60,10 @@ class LBFGS(torch.optim.Optimizer):
 
     @property
     def progress(self) -> dict[str, float]:
-        """`gradient_norm`, ‖∇J‖ at the last point taken, and how many `iterations`, `line_search_trials`, ...."""
+        """`gradient_norm`, ‖∇J‖ at the last point taken, and counts since the start; empty before it.
+
+        `iterations` are points taken, `line_search_trials` points looked at for them, `perturbations` jumps.
+        """
         memory = self._memory
         if not self.is_searching:
             return {}

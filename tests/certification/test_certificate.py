@@ -227,4 +227,4 @@ def test_what_cannot_be_certified_is_said(tmp_path, capsys, arguments, message):
 def test_metrics_that_name_no_data_are_refused(tmp_path, capsys):
     (tmp_path / "metrics.json").write_text("{}")
     assert main(["certify", str(tmp_path)]) == 2
-    assert "does not say on which data the network was trained" in capsys.readouterr().err
+    assert "does not say which network was trained on which data" in capsys.readouterr().err
