@@ -81,8 +81,7 @@ def _certify(model, batches, test_batches, conflicts, curvature_steps) -> Certif
         test_logits = test_features @ classifier.T + (0 if bias is None else bias.detach())
         measured["test_accuracy"] = (test_logits.argmax(1) == test_labels).double().mean().item()
     ((_, classifier_l2),) = penalised[1]
-    if classifier_l2 > 0 and config.num_labels <= config.hidden_size:
-        measured |= _distance(measured, features, labels, logits, classifier, config, classifier_l2, conflicts)
+    measured |= _distance(measured, features, labels, logits, classifier, config, classifier_l2, conflicts)
 
     parameters = [p for p in model.parameters() if p.requires_grad]
 
@@ -167,18 +166,24 @@ def _collapse(features: Tensor, labels: Tensor, classifier: Tensor, config) -> d
 
 
 def _distance(measured, features, labels, logits, classifier, config, classifier_l2, conflicts) -> dict[str, float]:
-    """J*, the gap, its exact split and what that proves."""
+    """J*, the gap, its exact split and what that proves; nothing where the theory has no J*."""
     counts = torch.bincount(labels, minlength=config.num_labels)
-    optimum = gufm_optimum(
-        counts.tolist(),
-        classifier_l2,
-        loss=config.loss,
-        radius=feature_norm(config.norm_scale, config.hidden_size),
-        hidden_size=config.hidden_size,
-        classifier_bias=config.classifier_bias,
-        conflicts=conflicts,
-    )
+    try:
+        optimum = gufm_optimum(
+            counts.tolist(),
+            classifier_l2,
+            loss=config.loss,
+            radius=feature_norm(config.norm_scale, config.hidden_size),
+            hidden_size=config.hidden_size,
+            classifier_bias=config.classifier_bias,
+            conflicts=conflicts,
+        )
+    except ValueError:  # no penalty on W, or no room for the frame
+        return {}
     distance = {"gufm_optimum": optimum.objective, "gap": measured["objective"] - optimum.objective}
+    if optimum.is_numerical:
+        distance["gufm_lower_bound"] = optimum.lower_bound
+        distance |= {"gufm_nc2": optimum.nc2, "gufm_nc3": optimum.nc3}
     if conflicts:
         return distance
     scores = logits.log_softmax(1) if config.loss == "cross_entropy" else logits

@@ -21,7 +21,7 @@ from .certificate import Certificate, certify_network
 _OBJECTIVE_TOLERANCE = 1e-7
 _IN_UNITS_OF_J = (
     "fit", "regularization", "regularization_body", "regularization_classifier", "objective", "gufm_optimum", "gap",
-    "gap_fit", "gap_classifier", "gap_spread",
+    "gufm_lower_bound", "gap_fit", "gap_classifier", "gap_spread",
 )  # fmt: skip
 _TOLERANCE = 1e-5
 _BATCH_SIZE = 2000

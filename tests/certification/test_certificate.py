@@ -86,6 +86,35 @@ def test_objective_and_gradient_are_those_of_the_networks_own_penalty_and_loss(l
     assert math.isfinite(certificate.curvature)
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"l2_coefficient": 0.0},
+        {"classifier_l2_coefficient": 0.0},
+        {"loss": "mse", "hidden_size": 3},  # an orthogonal frame of 3 needs 4 dimensions
+        {"hidden_size": 2},
+    ],
+)
+def test_where_the_theory_has_no_optimum_the_rest_is_certified(fields):
+    model = CollapseResNetForImageClassification(
+        CollapseResNetConfig(**{"hidden_size": 8, "num_hidden_layers": 1, "image_size": 4, "num_labels": 3, **fields})
+    )
+    measured = certify_network(model, batches(), curvature_steps=0).measured
+    assert "gap" not in measured
+    assert {"objective", "nc1", "nc2", "nc3", "train_accuracy"} <= set(measured)
+
+
+def test_an_imbalanced_optimum_is_certified_from_below():
+    model = CollapseResNetForImageClassification(
+        CollapseResNetConfig(hidden_size=8, num_hidden_layers=1, image_size=4, num_labels=3)
+    )
+    measured = certify_network(model, batches(count=20), curvature_steps=0).measured  # 7, 7 and 6 of a class
+    assert measured["gufm_lower_bound"] <= measured["gufm_optimum"] <= measured["objective"]
+    parts = ("regularization_body", "gap_fit", "gap_classifier", "gap_spread")
+    total = sum(measured[name] for name in parts)
+    assert total == pytest.approx(measured["objective"] - measured["gufm_lower_bound"], abs=1e-9)
+
+
 def test_the_curvature_is_that_of_the_objective():
     torch.manual_seed(1)
     config = CollapseResNetConfig(
