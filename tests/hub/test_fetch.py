@@ -12,7 +12,6 @@ import torch
 from hub_server import HubServer
 from transformers import AutoModelForImageClassification
 
-from hf_ncollapse import load_sweep
 from hf_ncollapse.sweeps import parse_recipe, read_results, run_sweep
 
 _SMALL = [
@@ -184,36 +183,41 @@ def test_what_is_not_there_is_named_and_a_collection_is_found(published, fresh):
     assert lines[3:] == ["depth is 3; digits-rn1 has 2, 4", "seed is 7; depth 2 has 0, 3", SHOWN]
 
 
-def test_a_diverged_run_is_no_network(trained, tmp_path, monkeypatch):
+TABLES = """
+import hf_ncollapse
+for name in ("diverged", "short", "cut", "status", "infinite", "binary"):
+    try:
+        sweep = hf_ncollapse.load_sweep(f"my-org/{name}")
+        print(sweep.runs)
+        sweep.load(4, 0)
+    except ValueError as error:
+        print(error)
+"""
+
+
+def test_a_diverged_run_is_no_network_and_a_damaged_table_is_named_without_advice_for_a_folder(hub, trained, tmp_path):
+    whole = (trained / "results.csv").read_text()
     results = read_results(trained)
     diverged = (results["depth"] == 4) & (results["seed"] == 0)
     results.loc[diverged, "status"] = "diverged"
     results.loc[diverged, ["objective", "gap", "nc1", "nc2", "nc3"]] = None
-    results.to_csv(tmp_path / "results.csv", index=False)
-    monkeypatch.setattr("hf_ncollapse.hub.fetch.hf_hub_download", lambda *_, **__: str(tmp_path / "results.csv"))
-    sweep = load_sweep("my-org/digits-rn1")
-    assert sweep.runs == [(2, 0), (2, 3), (4, 3)]
-    with pytest.raises(ValueError, match="seed is 0; depth 4 has 3"):
-        sweep.load(4, 0)
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda table: "depth,seed\n2,0\n",
-        lambda table: table[: len(table) // 2],
-        lambda table: table.replace("finished", "done"),
-        lambda table: re.sub(r",2,0,0.005,", ",inf,0,0.005,", table),
-        lambda table: "\0\0",
-    ],
-)
-def test_a_damaged_table_of_the_hub_is_named_without_advice_for_a_folder(trained, tmp_path, monkeypatch, damage):
-    table = tmp_path / "results.csv"
-    table.write_text(damage((trained / "results.csv").read_text()))
-    monkeypatch.setattr("hf_ncollapse.hub.fetch.hf_hub_download", lambda *_, **__: str(table))
-    with pytest.raises(ValueError, match=r"my-org/digits-rn1-results holds no table that a sweep wrote") as refused:
-        _ = load_sweep("my-org/digits-rn1").results
-    assert "delete" not in str(refused.value)
+    tables = {
+        "diverged": results.to_csv(index=False),
+        "short": "depth,seed\n2,0\n",
+        "cut": whole[: len(whole) // 2],
+        "status": whole.replace("finished", "done"),
+        "infinite": re.sub(r",2,0,0.005,", ",inf,0,0.005,", whole),
+        "binary": "\0\0",
+    }
+    for name, table in tables.items():
+        hub.store.put("dataset", f"my-org/{name}-results", {"results.csv": table.encode()})
+    runs, refused, *damaged = run(TABLES, hub.environment(tmp_path, token=None)).splitlines()
+    assert runs == "[(2, 0), (2, 3), (4, 3)]"
+    assert refused == "seed is 0; depth 4 has 3"
+    assert len(damaged) == 5
+    for name, said in zip(list(tables)[1:], damaged, strict=True):
+        assert f"my-org/{name}-results holds no table that a sweep wrote" in said
+        assert "delete" not in said
 
 
 def test_nothing_but_safetensors_holds_weights_on_the_hub(published):
