@@ -69,7 +69,7 @@ def language_model(repetitions: int) -> None:
 
 def evaluation_pass(repetitions: int) -> None:
     """The callback against `Trainer.evaluate` on the same 1,000 images."""
-    from hf_ncollapse.training.data import load_classification_data
+    from hf_ncollapse.data import load_classification_data
 
     images = load_classification_data("fashion-mnist", train_samples=1000).train
     rows = [{"pixel_values": images.tensors["pixel_values"][i], "labels": int(images.labels[i])} for i in range(1000)]

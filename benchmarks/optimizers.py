@@ -15,10 +15,10 @@ import time
 import pandas as pd
 from transformers import PrinterCallback, set_seed
 
+from hf_ncollapse.data import load_classification_data
 from hf_ncollapse.sweeps.architectures import build_config, build_model
 from hf_ncollapse.sweeps.arguments import ModelArguments
 from hf_ncollapse.training.arguments import CollapseTrainingArguments
-from hf_ncollapse.training.data import load_classification_data
 from hf_ncollapse.training.trainer import CollapseTrainer
 
 METHODS = {

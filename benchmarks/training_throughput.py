@@ -16,8 +16,8 @@ import torch
 from transformers import TrainerCallback
 
 from hf_ncollapse import CollapseResNetConfig, CollapseResNetForImageClassification
+from hf_ncollapse.data import TensorDataset
 from hf_ncollapse.training.arguments import CollapseTrainingArguments
-from hf_ncollapse.training.data import TensorDataset
 from hf_ncollapse.training.trainer import CollapseTrainer
 
 L2_COEFFICIENT, LEARNING_RATE, SAMPLES = 0.005, 0.001, 2000

@@ -19,8 +19,8 @@ from torch import nn
 from transformers import TrainerCallback
 
 from hf_ncollapse import CollapseTransformerConfig, CollapseTransformerForSequenceClassification
+from hf_ncollapse.data import TokenDataset
 from hf_ncollapse.training.arguments import CollapseTrainingArguments
-from hf_ncollapse.training.data import TokenDataset
 from hf_ncollapse.training.trainer import CollapseTrainer
 
 VOCABULARY, WIDTH, DEPTH, LENGTH, BATCH = 8000, 64, 4, 256, 32
@@ -115,7 +115,7 @@ def time_bare_loop(model: nn.Module, loss, texts: TokenDataset, steps: int) -> f
     optimizer = torch.optim.Adam(groups, lr=LEARNING_RATE, fused=True)
     started = time.perf_counter()
     for step in range(steps):
-        batch = texts.__getitems__(torch.randint(len(texts), (BATCH,)))
+        batch = texts.batch(torch.randint(len(texts), (BATCH,)))
         loss(model, batch).backward()
         optimizer.step()
         optimizer.zero_grad()

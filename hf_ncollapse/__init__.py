@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from . import models as _models  # registers the Auto classes
 
 if TYPE_CHECKING:
+    from .data import load_classification_data
     from .hub.fetch import load_sweep
     from .hub.metric import install_metric, load_metric
     from .inspection import CollapseReport, NeuralCollapseCallback, measure_collapse
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from .neural_collapse.class_statistics import ClassStatistics
     from .theory import expected_slopes, gufm_optimum, orthogonal_frame, simplex_etf, split_gap
     from .training.arguments import CollapseTrainingArguments
-    from .training.data import load_classification_data
     from .training.trainer import CollapseTrainer
 
 __version__ = version("hf_ncollapse")
@@ -43,7 +43,7 @@ _PUBLIC_NAMES: dict[str, str] = {
     "expected_slopes": "hf_ncollapse.theory",
     "gufm_optimum": "hf_ncollapse.theory",
     "install_metric": "hf_ncollapse.hub.metric",
-    "load_classification_data": "hf_ncollapse.training.data",
+    "load_classification_data": "hf_ncollapse.data",
     "load_metric": "hf_ncollapse.hub.metric",
     "load_sweep": "hf_ncollapse.hub.fetch",
     "measure_collapse": "hf_ncollapse.inspection",

@@ -15,9 +15,9 @@ from transformers.utils.logging import disable_progress_bar
 
 from hf_ncollapse import CollapseResNetConfig
 from hf_ncollapse.certification import certify_network
+from hf_ncollapse.data import load_classification_data
 from hf_ncollapse.models.relaxation import relaxed_network, tightened_network
 from hf_ncollapse.training.arguments import CollapseTrainingArguments
-from hf_ncollapse.training.data import load_classification_data
 from hf_ncollapse.training.trainer import CollapseTrainer
 
 
@@ -34,7 +34,7 @@ def main() -> None:
     disable_progress_bar()
     data = load_classification_data(options.dataset, train_samples=options.train_samples)
     image = data.train[0]["pixel_values"]
-    batches = [data.train.__getitems__(i) for i in torch.arange(len(data.train)).split(2000)]
+    batches = [data.train.batch(i) for i in torch.arange(len(data.train)).split(2000)]
     print("blocks        gap       body        NC1        NC2        NC3  accuracy")
     for depth in options.depths:
         set_seed(options.seed)

@@ -1,78 +1,8 @@
-"""Train a depth sweep under the regularised objective, and measure its collapse and its gap to the global optimum.
-
-    accelerate launch recipes/train.py --config recipes/mnist5k/rn1_demo.yaml
-
-A recipe is a YAML file; every key in it is also an option here, which wins:
-
-    accelerate launch recipes/train.py --config recipes/mnist5k/rn1_demo.yaml --depths 2 8 --seeds 0 1 --sweep mine
-
-The sweep's folder, output_dir/sweep, holds results.csv and one Hugging Face checkpoint for each depth and seed. Start
-the same command again to continue a sweep that was stopped. The training options below are those of transformers'
-Trainer.
-"""
+"""`hf-ncollapse train`, for `accelerate launch recipes/train.py --config RECIPE`."""
 
 import sys
 
-from accelerate import PartialState
-from transformers.utils.logging import disable_progress_bar
-
-from hf_ncollapse.hub.publish import publish_sweep
-from hf_ncollapse.sweeps import parse_recipe, run_sweep
-from hf_ncollapse.sweeps.estimate import print_plan
-from hf_ncollapse.sweeps.interruption import SweepInterrupted
-
-
-def main(arguments: list[str]) -> int:
-    """Run every sweep of the recipe and return the exit code.
-
-    0 when all runs finished, 1 when some did not, 2 for a mistake, 130 after Ctrl-C, 143 after SIGTERM.
-    """
-    disable_progress_bar()  # of saving and loading weights; the sweep shows its own
-    try:
-        recipes, options = parse_recipe(arguments, prog="train.py", description=__doc__, extend=add_options)
-        if options.dry_run:
-            for recipe in recipes:
-                print_plan(recipe)
-            return 0
-        outcomes = [run_sweep(recipe) for recipe in recipes]
-        if options.publish_to and PartialState().is_main_process:
-            for outcome in outcomes:
-                # With runs that failed the sweep is not done; `hf-ncollapse publish --partial` is for that.
-                if not outcome.failed:
-                    publish_sweep(outcome.folder, options.publish_to)
-        PartialState().destroy_process_group()  # after the last run: all of them share the processes
-    except (ValueError, ImportError, OSError) as error:
-        if "--traceback" in arguments:
-            raise
-        print(f"train.py: error: {error}", file=sys.stderr)
-        return 2
-    except SweepInterrupted as stop:
-        say_once(str(stop))
-        return 128 + stop.signal_number
-    failed = {f"{outcome.folder}: {run}": why for outcome in outcomes for run, why in outcome.failed.items()}
-    for run, why in failed.items():
-        say_once(f"{run}: {why}")
-    return 1 if failed else 0
-
-
-def say_once(message: str) -> None:
-    """Print what every process knows, from one of them."""
-    if PartialState().is_main_process:
-        print(f"train.py: {message}", file=sys.stderr)
-
-
-def add_options(parser) -> None:
-    """Options of this script that are not part of a recipe."""
-    parser.add_argument(
-        "--dry_run", action="store_true", help="print the runs, their time and size, and train nothing"
-    )
-    # In place of the Trainer's own option, which pushes one model and not a sweep.
-    publishing = parser.add_argument_group("publishing", conflict_handler="resolve")
-    publishing.add_argument(
-        "--push-to-hub", "--push_to_hub", dest="publish_to", metavar="ORG", help="publish each sweep when it is done"
-    )
-    parser.add_argument("--traceback", action="store_true", help="show the traceback of an error")
-
+from hf_ncollapse.commands.train import main
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:], prog="train.py"))

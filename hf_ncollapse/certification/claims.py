@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 from huggingface_hub import ModelCard, snapshot_download
 
+from ..data import DataArguments, load_classification_data
 from ..sweeps.architectures import architecture_named
 from ..sweeps.files import read_json
 from ..sweeps.quantities import digits, title
 from ..sweeps.results import finished_runs, read_results
 from ..sweeps.run_folder import weights_sha256
-from ..training.data import DataArguments, load_classification_data
 from ..training.measurement import conflicting_label_counts
 from .certificate import Certificate, certify_network
 
@@ -127,7 +127,7 @@ def _verify(folder: Path, curvature_steps: int) -> Verification:
 
 
 def _batches(dataset) -> list[dict[str, torch.Tensor]]:
-    return [dataset.__getitems__(indices) for indices in torch.arange(len(dataset)).split(_BATCH_SIZE)]
+    return [dataset.batch(indices) for indices in torch.arange(len(dataset)).split(_BATCH_SIZE)]
 
 
 def _weights(folder: Path, metrics: dict) -> Iterator[Check]:

@@ -9,6 +9,7 @@ import pandas as pd
 import yaml
 from huggingface_hub import CardData, DatasetCardData, EvalResult, ModelCardData
 
+from ..data import PACKAGED_SETS, is_hub_id
 from ..models.collapse_config import CollapseConfig
 from ..models.residual_layers import feature_norm
 from ..sweeps.files import write_atomically
@@ -24,13 +25,6 @@ TAG = "hf-ncollapse"
 _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 WEBSITE = "https://huggingface.co"
 
-# Packaged data set -> (title, its id on the Hub, what the samples that are not trained on are called).
-_DATASETS = {
-    "digits": ("scikit-learn's digits, 8×8 pixels", None, "held-out"),
-    "mnist-5k": ("5,000 of MNIST's training images", "ylecun/mnist", "held-out"),
-    "fashion-mnist": ("Fashion-MNIST", "zalando-datasets/fashion_mnist", "test"),
-    "imdb-25k": ("IMDB's 25,000 training reviews", "stanfordnlp/imdb", "held-out"),
-}
 _FACTS = (
     "train_accuracy", "test_accuracy", "objective", "gufm_optimum", "gap", *GAP_PARTS, "nc1", "nc1_bound", "nc2",
     "nc3", "nc3_bound", "relative_gradient",
@@ -220,11 +214,14 @@ def _shared(sweep: SweepFolder, namespace: str) -> dict[str, object]:
 
 def _dataset(name: str) -> tuple[str, str | None, str]:
     """Title, id on the Hub and the name of what is not trained on."""
-    return _DATASETS.get(name, (name, name, "test"))
+    if name in PACKAGED_SETS:
+        packaged = PACKAGED_SETS[name]
+        return packaged.title, packaged.hub_id, packaged.held_out
+    return name, name if is_hub_id(name) else None, "test"
 
 
 def _dataset_in_words(name: str) -> str:
-    return _DATASETS[name][0] if name in _DATASETS else code_span(name)
+    return PACKAGED_SETS[name].title if name in PACKAGED_SETS else code_span(name)
 
 
 def _task(config: dict) -> tuple[str, str]:

@@ -11,6 +11,7 @@ import transformers
 from PIL import Image
 from torch import nn
 
+from ..data.texts import knows_no_word
 from .wrappers import predicts_next_token
 
 # What the class that a checkpoint was saved from is called -> the Auto class that loads it. A checkpoint without a
@@ -88,8 +89,7 @@ def load_checkpoint(name: str, *, revision: str | None = None, trust_remote_code
         processor = getattr(transformers, loader).from_pretrained(name, **options)
     except (OSError, ValueError) as error:
         raise ValueError(f"model {name!r} has no processor beside it ({loader}): {error}") from error
-    # Where a tokenizer's files are missing, transformers makes one that knows no word.
-    if modality == "text" and len(processor) <= len(set(processor.all_special_ids)):
+    if modality == "text" and knows_no_word(processor):
         raise ValueError(f"model {name!r} has no tokenizer beside it: save its tokenizer into the same folder")
     if modality == "text" and processor.pad_token is None:
         processor.pad_token = processor.eos_token

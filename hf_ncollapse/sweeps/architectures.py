@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from huggingface_hub.errors import StrictDataclassError
 
+from ..data import ClassificationData
 from ..models import (
     CollapseResNetConfig,
     CollapseResNetForImageClassification,
@@ -12,7 +13,6 @@ from ..models import (
     CollapseTransformerForSequenceClassification,
 )
 from ..models.collapse_config import CollapseConfig
-from ..training.data import ClassificationData
 from .arguments import ModelArguments
 
 

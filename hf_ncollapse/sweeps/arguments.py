@@ -16,8 +16,8 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from transformers import HfArgumentParser
 
+from ..data import DataArguments
 from ..training.arguments import CollapseTrainingArguments
-from ..training.data import DataArguments
 
 # A recipe may list several values of these; every combination is a sweep of its own.
 GRID_FIELDS = (

@@ -8,8 +8,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from ..data import ClassificationData
 from ..training.arguments import CollapseTrainingArguments
-from ..training.data import ClassificationData
 from .architectures import build_config, build_model
 from .arguments import Recipe
 from .execute import prepare_sweep
@@ -64,7 +64,7 @@ def _cost_of_depth(
     count = min(arguments.per_device_train_batch_size, len(data.train))
     if arguments.full_batch:
         count = math.ceil(len(data.train) / (micro_batches * arguments.world_size))
-    batch = {name: value.to(arguments.device) for name, value in data.train.__getitems__(torch.arange(count)).items()}
+    batch = {name: value.to(arguments.device) for name, value in data.train.batch(torch.arange(count)).items()}
     times = []
     for _ in range(_WARM_UP + _TIMED):
         start = time.perf_counter()

@@ -13,9 +13,9 @@ from transformers import PrinterCallback, TrainerCallback, set_seed
 from transformers.trainer_callback import ExportableState, TrainerState
 from transformers.trainer_utils import rotate_checkpoints
 
+from ..data import ClassificationData, load_classification_data
 from ..models.collapse_config import CollapseConfig
 from ..training.arguments import CollapseTrainingArguments
-from ..training.data import ClassificationData, load_classification_data
 from ..training.processes import check_processes
 from ..training.trainer import CollapseTrainer
 from .architectures import architecture_named, build_config, build_model

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ..data import ClassificationData, DataArguments, load_classification_data
 from ..neural_collapse import measures
 from ..neural_collapse.class_statistics import ClassStatistics
 from ..theory import simplex_etf
-from ..training.data import ClassificationData, DataArguments, load_classification_data
 from .architectures import architecture_named
 from .files import read_json, read_table, write_table
 from .run_folder import load_network
@@ -110,7 +110,7 @@ def measure_network(model, data: ClassificationData) -> tuple[list[float], dict[
     shown = []
     with torch.no_grad():
         for indices in torch.arange(len(labels)).split(_BATCH_SIZE):
-            batch = {name: value.to(device) for name, value in data.train.__getitems__(indices).items()}
+            batch = {name: value.to(device) for name, value in data.train.batch(indices).items()}
             batch_labels = batch.pop("labels")
             output = model(**batch, output_hidden_states=True)
             for layer, states in enumerate(output.hidden_states):

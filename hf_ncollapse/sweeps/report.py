@@ -12,8 +12,8 @@ import jinja2
 import pandas as pd
 import yaml
 
+from ..data import DataArguments
 from ..training.arguments import CollapseTrainingArguments
-from ..training.data import DataArguments
 from .figures import CAPTIONS, draw_comparison, draw_figures
 from .figures.style import INK
 from .files import read_json, write_atomically, write_json

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 
-from ..training.data import ClassificationData
+from ..data import ClassificationData
 from ..training.saving import explained_write_errors
 from .files import read_json, sync_to_disk, write_json
 

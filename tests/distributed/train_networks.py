@@ -15,8 +15,8 @@ from hf_ncollapse import (
     CollapseTransformerConfig,
     CollapseTransformerForImageClassification,
 )
+from hf_ncollapse.data import TensorDataset
 from hf_ncollapse.training.arguments import CollapseTrainingArguments
-from hf_ncollapse.training.data import TensorDataset
 from hf_ncollapse.training.processes import check_processes
 from hf_ncollapse.training.trainer import CollapseTrainer
 

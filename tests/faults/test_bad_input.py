@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 
 from hf_ncollapse import CollapseResNetConfig, CollapseTransformerConfig
 from hf_ncollapse.cli import main as command
+from hf_ncollapse.data import DataArguments, load_classification_data
+from hf_ncollapse.data.sources import read_idx
 from hf_ncollapse.neural_collapse import measures
 from hf_ncollapse.neural_collapse.class_statistics import ClassStatistics
 from hf_ncollapse.sweeps import Recipe, parse_recipe
 from hf_ncollapse.theory import gufm_optimum
 from hf_ncollapse.training.arguments import CollapseTrainingArguments
-from hf_ncollapse.training.data import DataArguments, load_classification_data
-from hf_ncollapse.training.data.sources import read_idx
 
 RECIPE = {"sweep": "tiny", "architecture": "L-RN1", "depths": [2, 4], "dataset": "digits"}
 nan, inf = math.nan, math.inf

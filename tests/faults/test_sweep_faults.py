@@ -19,12 +19,12 @@ import pytest
 import torch
 
 from hf_ncollapse.cli import main as command
+from hf_ncollapse.data.images import image_dataset
 from hf_ncollapse.sweeps import interruption, parse_recipe, run_sweep
 from hf_ncollapse.sweeps.execute import RunClock
 from hf_ncollapse.sweeps.files import read_json, sole_use, write_json
 from hf_ncollapse.sweeps.interruption import StopRequest
 from hf_ncollapse.sweeps.run_folder import last_checkpoint
-from hf_ncollapse.training.data.images import image_dataset
 from hf_ncollapse.training.trainer import CollapseTrainer
 
 SCRIPT = Path(__file__).parents[2] / "recipes" / "train.py"
@@ -392,7 +392,7 @@ def test_a_poisoned_sample_fails_its_run_at_the_step_that_meets_it(script, tmp_p
         dataset.tensors["pixel_values"][7, 0, 0, 0] = value
         return dataset
 
-    monkeypatch.setattr("hf_ncollapse.training.data.image_dataset", poisoned)
+    monkeypatch.setattr("hf_ncollapse.data.image_dataset", poisoned)
     arguments = [*ARGUMENTS, "--initialization=scratch", "--output_dir", str(tmp_path)]
     assert script.main(arguments) == 1
     error = capsys.readouterr().err

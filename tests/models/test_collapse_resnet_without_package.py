@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from hf_ncollapse import CollapseResNetConfig, CollapseResNetForImageClassification
-from hf_ncollapse.training.data.images import fit_image_processor
+from hf_ncollapse.data.images import fit_image_processor
 
 PROGRAM = """
 import json, sys

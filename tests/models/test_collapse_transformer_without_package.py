@@ -15,9 +15,9 @@ from hf_ncollapse import (
     CollapseTransformerForImageClassification,
     CollapseTransformerForSequenceClassification,
 )
-from hf_ncollapse.training.data import DataArguments
-from hf_ncollapse.training.data.images import fit_image_processor
-from hf_ncollapse.training.data.texts import fit_tokenizer
+from hf_ncollapse.data import DataArguments
+from hf_ncollapse.data.images import fit_image_processor
+from hf_ncollapse.data.texts import fit_tokenizer
 
 PROGRAM = """
 import json, sys

@@ -1,6 +1,5 @@
 """A sweep on real digits, end to end: resumed, changed, failing, repeated."""
 
-import importlib.util
 import json
 import math
 import shutil
@@ -11,10 +10,12 @@ import pytest
 import torch
 from transformers import AutoModelForImageClassification
 
+from hf_ncollapse.cli import main
+from hf_ncollapse.commands import train
+from hf_ncollapse.data import load_classification_data
 from hf_ncollapse.sweeps import COLUMNS, execute, parse_recipe, run_sweep
 from hf_ncollapse.sweeps.plan import plan_runs
 from hf_ncollapse.theory import gufm_optimum
-from hf_ncollapse.training.data import load_classification_data
 from hf_ncollapse.training.trainer import CollapseTrainer, NonFiniteLossError
 
 TINY = [
@@ -244,7 +245,7 @@ def test_a_continuation_starts_at_the_gap_of_its_parents_split(tmp_path, archite
     data = load_classification_data("digits", train_samples=100).train
     split = split_of_the_parent(folder)
     with torch.no_grad():
-        objective = split(**data.__getitems__(torch.arange(100))).loss + split.regularization()
+        objective = split(**data.batch(torch.arange(100))).loss + split.regularization()
     optimum = gufm_optimum([10] * 10, 0.005, radius=4).objective
 
     table = pd.read_csv(folder / "results.csv").set_index("depth")
@@ -303,10 +304,6 @@ def test_a_folder_that_cannot_be_written_is_an_error_before_any_training(tmp_pat
 
 
 def test_the_script_tells_success_failure_and_mistakes_apart(copy, tmp_path, capsys):
-    path = Path(__file__).parents[2] / "recipes" / "train.py"
-    specification = importlib.util.spec_from_file_location("train", path)
-    train = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(train)
     common = [*TINY, "--depths", "2", "4", "--output_dir"]
 
     assert train.main([*common, str(copy)]) == 0
@@ -314,4 +311,19 @@ def test_the_script_tells_success_failure_and_mistakes_apart(copy, tmp_path, cap
     assert train.main([*common, str(tmp_path / "a"), "--optim=sgd", "--learning_rate=1e30", "--warmup_steps=0"]) == 1
     assert "depth 2, seed 0: the loss is not finite at step" in capsys.readouterr().err
     assert train.main([*common, str(tmp_path / "b"), "--depths", "none"]) == 2
-    assert capsys.readouterr().err == "train.py: error: argument --depths: invalid int value: 'none'\n"
+    assert capsys.readouterr().err == "hf-ncollapse train: error: argument --depths: invalid int value: 'none'\n"
+
+
+def test_a_recipe_of_the_package_trains_by_its_name(tmp_path, capsys):
+    smaller = ["--depths", "1", "--hidden_size", "16", "--max_steps", "2", "--output_dir", str(tmp_path)]
+    assert main(["train", "digits/rn1", *smaller, "--shallowest_max_steps", "2"]) == 0
+    assert (tmp_path / "digits-rn1" / "results.csv").is_file()
+    assert main(["train", "digits/rn2"]) == 2
+    assert "recipe is 'digits/rn2', which is no file here and none of the package's: " in capsys.readouterr().err
+    assert main(["recipes"]) == 0
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    recipes = Path(__file__).parents[2] / "recipes"
+    paths = [path for path in recipes.glob("*/*.yaml") if path.parent.name != "accelerate_configs"]
+    assert names == sorted(f"{path.parent.name}/{path.stem}" for path in paths)
+    assert main(["recipes", "mnist5k/rn1-demo"]) == 0
+    assert capsys.readouterr().out == (recipes / "mnist5k/rn1_demo.yaml").read_text()

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from hf_ncollapse import CollapseResNetConfig, CollapseResNetForImageClassification
+from hf_ncollapse.data import load_classification_data
 from hf_ncollapse.sweeps.files import read_json, read_table, sole_use, write_atomically, write_json
 from hf_ncollapse.sweeps.results import (
     COLUMNS,
@@ -19,7 +20,6 @@ from hf_ncollapse.sweeps.results import (
     write_results,
 )
 from hf_ncollapse.sweeps.run_folder import write_run
-from hf_ncollapse.training.data import load_classification_data
 
 SETTINGS = {"sweep": "s", "architecture": "L-RN1", "norm_placement": "post", "norm_scale": "sqrt", "dataset": "digits"}
 SETTINGS |= {"loss": "mse", "classifier_bias": True, "initialization": "scratch", "l2_depth_scaling": "inverse"}

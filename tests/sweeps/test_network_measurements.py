@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers import AutoModelForImageClassification
 
+from hf_ncollapse.data import load_classification_data
 from hf_ncollapse.sweeps import read_results
 from hf_ncollapse.sweeps.network_measurements import etf_plane, measure_networks
-from hf_ncollapse.training.data import load_classification_data
 
 ANGLES = {k: 2 * np.pi * np.arange(k) / k for k in (2, 3, 10)}
 

@@ -6,10 +6,10 @@ import datasets
 import pytest
 from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification, AutoTokenizer
 
+from hf_ncollapse.data import load_classification_data
 from hf_ncollapse.sweeps import parse_recipe, run_sweep
 from hf_ncollapse.sweeps.architectures import ARCHITECTURES, build_config, build_model
 from hf_ncollapse.sweeps.arguments import ModelArguments
-from hf_ncollapse.training.data import load_classification_data
 
 SMALL = {"sweep": "small", "hidden_size": 16, "max_steps": 3, "warmup_steps": 1, "report_to": "none", "use_cpu": True}
 

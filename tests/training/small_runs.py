@@ -9,9 +9,9 @@ from hf_ncollapse import (
     CollapseTransformerForImageClassification,
     CollapseTransformerForSequenceClassification,
 )
+from hf_ncollapse.data import TensorDataset, TokenDataset
 from hf_ncollapse.training.arguments import CollapseTrainingArguments
 from hf_ncollapse.training.batches import ProcessBatchSampler
-from hf_ncollapse.training.data import TensorDataset, TokenDataset
 from hf_ncollapse.training.trainer import CollapseTrainer
 
 CLASSES = 3
@@ -70,7 +70,7 @@ def trainer_for(tmp_path, model, train_dataset=None, *, eval_dataset=None, callb
 
 def whole(data):
     """All samples as one batch."""
-    return data.__getitems__(torch.arange(len(data)))
+    return data.batch(torch.arange(len(data)))
 
 
 def objective(model, batch, body=L2, classifier=L2):
@@ -98,7 +98,7 @@ def minimise_by_hand(model, data, optimizer, steps, batch_size, *, schedule=lamb
                 return
             optimizer.param_groups[0]["lr"] = rate * schedule(step)
             optimizer.zero_grad()
-            objective(model, data.__getitems__(indices), **coefficients).backward()
+            objective(model, data.batch(indices), **coefficients).backward()
             optimizer.step()
             step += 1
         sampler.set_epoch(sampler.epoch + 1)

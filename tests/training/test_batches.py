@@ -4,8 +4,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hf_ncollapse.data import TensorDataset
 from hf_ncollapse.training.batches import BatchLoader, ProcessBatchSampler
-from hf_ncollapse.training.data import TensorDataset
 
 SIZES = {
     "num_samples": st.integers(1, 60),
@@ -65,7 +65,7 @@ def test_a_batch_of_all_samples_keeps_their_order_and_is_no_copy():
     assert batch.tolist() == list(range(9))
     data = TensorDataset(pixel_values=torch.rand(9, 2), labels=torch.arange(9))
     for order, is_copy in ((batch, False), (batch.tolist(), False), (batch.flip(0), True), (batch[:8], True)):
-        rows = data.__getitems__(order)
+        rows = data.batch(order)
         assert (rows["pixel_values"].data_ptr() != data.tensors["pixel_values"].data_ptr()) == is_copy
         assert torch.equal(rows["labels"], torch.as_tensor(order))
 

@@ -8,10 +8,10 @@ import torch
 from small_runs import L2, images, network, objective, texts, trainer_for, whole
 from transformers import TrainerCallback
 
+from hf_ncollapse.data import TensorDataset
 from hf_ncollapse.neural_collapse import measures
 from hf_ncollapse.neural_collapse.class_statistics import ClassStatistics
 from hf_ncollapse.theory import gufm_optimum
-from hf_ncollapse.training.data import TensorDataset
 from hf_ncollapse.training.measurement import conflicting_label_counts
 from hf_ncollapse.training.trainer import NonFiniteLossError
 
@@ -230,7 +230,7 @@ def test_inputs_that_are_equal_with_equal_labels_contradict_nothing():
 def test_contradictions_are_found_across_batches_in_any_number_type(dtype):
     pixels = torch.tensor([[1, 2], [3, 4], [1, 2], [1, 3]]).to(dtype)
     data = TensorDataset(pixel_values=pixels, labels=torch.tensor([0, 1, 2, 2]))
-    batches = [data.__getitems__(torch.tensor(rows)) for rows in ([0, 1], [2, 3])]
+    batches = [data.batch(torch.tensor(rows)) for rows in ([0, 1], [2, 3])]
     assert conflicting_label_counts(batches, 3) == [[1, 0, 1]]
 
 

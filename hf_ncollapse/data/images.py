@@ -13,8 +13,8 @@ from hf_ncollapse.models.image_processing_collapse import CollapseImageProcessor
 class TensorDataset(Dataset):
     """Samples held as one tensor a name, all of length N; a batch is a slice, and all of them are no copy.
 
-    `dataset[i]` is one sample; `dataset.__getitems__(indices)`, which torch's DataLoader calls, returns the *batch* as
-    a dict, so the loader's collator has nothing left to do and must pass it through.
+    `dataset[i]` is one sample. A DataLoader takes `batch` instead (torch calls `__getitems__`), so its collator has
+    nothing left to do and must pass the dict through.
     """
 
     def __init__(self, **tensors: torch.Tensor):
@@ -31,11 +31,14 @@ class TensorDataset(Dataset):
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         return {name: tensor[index] for name, tensor in self.tensors.items()}
 
-    def __getitems__(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
+    def batch(self, indices: Sequence[int] | torch.Tensor) -> dict[str, torch.Tensor]:
+        """The samples at these indices, one tensor a name."""
         rows = torch.as_tensor(indices)
         if len(rows) == len(self) and torch.equal(rows, torch.arange(len(rows))):
             return dict(self.tensors)
         return {name: tensor[rows] for name, tensor in self.tensors.items()}
+
+    __getitems__ = batch
 
 
 def fit_image_processor(images: Sequence, image_size: int | None, largest_pixel: int) -> CollapseImageProcessor:

@@ -29,8 +29,8 @@ _MODEL_INPUTS = ["input_ids", "attention_mask"]
 class TokenDataset(Dataset):
     """Token sequences of any length, held flat; a batch is padded to its own longest sequence.
 
-    `dataset[i]` is one sample without padding; `dataset.__getitems__(indices)` returns the *batch* as a dict:
-    `input_ids` and `attention_mask`, int64 (n, T), padded on the right, and `labels`, int64 (n,).
+    `dataset[i]` is one sample without padding. A DataLoader takes `batch` (torch calls `__getitems__`), whose dict its
+    collator must pass through.
 
     Args:
         tokens: int32, all sequences one after the other.
@@ -50,9 +50,10 @@ class TokenDataset(Dataset):
         return len(self.labels)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        return {name: rows[0] for name, rows in self.__getitems__([index]).items()}
+        return {name: rows[0] for name, rows in self.batch([index]).items()}
 
-    def __getitems__(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
+    def batch(self, indices: Sequence[int] | torch.Tensor) -> dict[str, torch.Tensor]:
+        """`input_ids` and `attention_mask`, int64 (n, T), padded on the right, and `labels`, int64 (n,)."""
         rows = torch.as_tensor(indices, dtype=torch.int64)
         lengths, starts = self.lengths[rows, None], self._starts[rows, None]
         columns = torch.arange(int(lengths.max()) if len(rows) else 1)
@@ -63,6 +64,8 @@ class TokenDataset(Dataset):
             "attention_mask": is_token.to(torch.int64),
             "labels": self.labels[rows],
         }
+
+    __getitems__ = batch
 
 
 def fit_tokenizer(texts: Sequence[str], arguments: DataArguments) -> PreTrainedTokenizerBase:
@@ -150,13 +153,17 @@ def _load_tokenizer(arguments: DataArguments) -> PreTrainedTokenizerBase:
         ) from error
     if not tokenizer.is_fast:
         raise ValueError(f"tokenizer {arguments.tokenizer!r} has no fast implementation, which training needs")
-    # Where a tokenizer's files are missing beside a config.json, transformers makes one that knows no word.
-    if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
+    if knows_no_word(tokenizer):
         raise ValueError(f"tokenizer {arguments.tokenizer!r} knows no word: its files are missing there")
     if tokenizer.pad_token is None:
         # Padding is masked in every sum, so which token fills it makes no difference.
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     return tokenizer
+
+
+def knows_no_word(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether it is what transformers makes of a config.json without a tokenizer's files."""
+    return len(tokenizer) <= len(set(tokenizer.all_special_ids))
 
 
 def text_dataset(texts: Sequence[str], labels: np.ndarray, tokenizer: PreTrainedTokenizerBase) -> TokenDataset:

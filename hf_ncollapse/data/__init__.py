@@ -1,15 +1,16 @@
-"""Labelled images and texts as in-memory tensors, from the Hub or from packages that ship real data sets."""
+"""Labelled images and texts as in-memory tensors, from packages, from the Hub, and from files and folders here."""
 
 from dataclasses import dataclass
 
-from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from hf_ncollapse.models.image_processing_collapse import CollapseImageProcessor
 
 from .arguments import DataArguments
 from .images import TensorDataset, fit_image_processor, image_dataset
-from .sources import DATASETS, load_source
+from .packaged import PACKAGED_SETS, PackagedSet
+from .rows import is_hub_id, load_splits, split_named
+from .sources import load_source
 from .subsets import draw_subsets
 from .texts import TokenDataset, fit_tokenizer, text_dataset
 
@@ -19,14 +20,14 @@ class ClassificationData:
     """A training and a test set ready for the Trainer.
 
     Args:
-        train, test: in-memory data sets whose `__getitems__` returns a batch dict; `labels` is their int64 tensor.
+        train, test: in-memory data sets whose `batch(indices)` is a dict of tensors; `labels` is their int64 tensor.
         label_names: name of each class, in the order of the labels.
         processor: what turns a raw image or text into the model's input; saved beside the model.
         modality: "image" or "text".
     """
 
-    train: Dataset
-    test: Dataset
+    train: TensorDataset | TokenDataset
+    test: TensorDataset | TokenDataset
     label_names: list[str]
     processor: CollapseImageProcessor | PreTrainedTokenizerBase
     modality: str
@@ -38,7 +39,7 @@ def load_classification_data(dataset: str | DataArguments, **keywords) -> Classi
     Pixel scale, mean image and vocabulary come from the training subset alone.
 
     Args:
-        dataset: a registry name (`DATASETS`), a Hub id, or all arguments at once.
+        dataset: a packaged set's name (`PACKAGED_SETS`), a folder or file, a Hub id, or all arguments at once.
         **keywords: the other fields of [`DataArguments`], when `dataset` is a name.
 
     Raises:
@@ -82,10 +83,14 @@ def load_classification_data(dataset: str | DataArguments, **keywords) -> Classi
 
 
 __all__ = [
-    "DATASETS",
+    "PACKAGED_SETS",
     "ClassificationData",
     "DataArguments",
+    "PackagedSet",
     "TensorDataset",
     "TokenDataset",
+    "is_hub_id",
     "load_classification_data",
+    "load_splits",
+    "split_named",
 ]

@@ -1,6 +1,9 @@
 """What a recipe says about its data."""
 
 from dataclasses import dataclass
+from pathlib import Path
+
+from .packaged import PACKAGED_SETS
 
 
 @dataclass(frozen=True)
@@ -8,11 +11,12 @@ class DataArguments:
     """Which data set, which part of it, and how it becomes tensors.
 
     Args:
-        dataset: a name of the registry (`DATASETS`) or any Hub data set, "namespace/name".
+        dataset: a packaged set's name (`PACKAGED_SETS`), a folder or file that is here, or a Hub id, "namespace/name".
+            What is here goes first, and its path is kept starting with "." or "/".
         dataset_config: configuration of a Hub data set that has several.
-        train_split: split of a Hub data set to train on.
-        test_split: split of a Hub data set to test on; by default "test", else "validation", else none.
-        image_column, text_column: column of a Hub data set to classify; found by its type when there is only one.
+        train_split: split to train on; also a part of one, such as "train[:1000]". Packaged sets take none.
+        test_split: split to test on; by default "test", else "validation", else none.
+        image_column, text_column: column to classify; found by its type when there is only one.
         label_column: column with the classes; found by its type when there is only one.
         train_samples: size of the training subset, the same number of every class; None takes all.
         test_samples: size of the test subset, balanced too; None takes all. A set that has no test part of its own is
@@ -46,6 +50,7 @@ class DataArguments:
     max_length: int = 256
 
     def __post_init__(self):
+        object.__setattr__(self, "dataset", _path_or_name(self.dataset))
         least = {"train_samples": 1, "test_samples": 1, "subset_seed": 0, "image_size": 1, "vocabulary_size": 10}
         for name, minimum in {**least, "max_length": 2}.items():
             value = getattr(self, name)
@@ -55,3 +60,13 @@ class DataArguments:
             raise ValueError(
                 f"image_column is {self.image_column!r} and text_column is {self.text_column!r}; give only one of them"
             )
+
+
+def _path_or_name(dataset: str) -> str:
+    """The same data set, written so that a path can be told from a Hub id wherever it is read later."""
+    if not isinstance(dataset, str):
+        raise ValueError(f"dataset is {dataset!r}; it must be a name or a path")
+    path = Path(dataset).expanduser()
+    if dataset in PACKAGED_SETS or not path.exists():
+        return dataset
+    return str(path) if path.is_absolute() else f"./{path}"

