@@ -3,6 +3,6 @@
 from .callback import NeuralCollapseCallback
 from .checkpoint import load_checkpoint
 from .collapse_report import CollapseReport, LayerCollapse
-from .measure_collapse import measure_collapse
+from .measurement import measure_collapse
 
 __all__ = ["CollapseReport", "LayerCollapse", "NeuralCollapseCallback", "load_checkpoint", "measure_collapse"]

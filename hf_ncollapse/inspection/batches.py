@@ -158,17 +158,6 @@ class LabelledBatches:
         return inputs, labels
 
 
-def to_device(inputs: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
-    """Move a batch, and cast its real numbers to the precision of a half-precision model."""
-    if isinstance(inputs, Mapping):
-        return {name: to_device(value, device, dtype) for name, value in inputs.items()}
-    if isinstance(inputs, tuple | list):
-        return type(inputs)(to_device(value, device, dtype) for value in inputs)
-    if not isinstance(inputs, Tensor):
-        return inputs
-    return inputs.to(device, dtype if inputs.is_floating_point() else None)
-
-
 def first_samples(inputs: Any, number: int) -> Any:
     """The first samples of a batch."""
     if isinstance(inputs, Mapping):

@@ -7,7 +7,7 @@ from transformers import Trainer, TrainerCallback
 
 from .batches import LABEL_NAMES
 from .collapse_report import FEATURES, CollapseReport
-from .measure_collapse import DEFAULT_MEASURES, measure_collapse
+from .measurement import DEFAULT_MEASURES, measure_collapse
 
 
 class NeuralCollapseCallback(TrainerCallback):

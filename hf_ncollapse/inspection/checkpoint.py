@@ -12,6 +12,7 @@ from PIL import Image
 from torch import nn
 
 from ..data.texts import knows_no_word
+from .forward_pass import current_device
 from .wrappers import predicts_next_token
 
 # What the class that a checkpoint was saved from is called -> the Auto class that loads it. A checkpoint without a
@@ -93,8 +94,7 @@ def load_checkpoint(name: str, *, revision: str | None = None, trust_remote_code
         raise ValueError(f"model {name!r} has no tokenizer beside it: save its tokenizer into the same folder")
     if modality == "text" and processor.pad_token is None:
         processor.pad_token = processor.eos_token
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    return Checkpoint(model.to(device), processor, modality)
+    return Checkpoint(model.to(current_device()), processor, modality)
 
 
 class _ProcessRows:

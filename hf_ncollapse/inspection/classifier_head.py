@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .acting_classifier import ActingClassifier, acting_classifier
+from .forward_pass import forward_passes
 from .wrappers import base_model
 
 
@@ -52,15 +53,6 @@ class ClassifierHead:
         return f'classifier "{self.name}" ({width}): {described}; {relation}'
 
 
-def call_model(model: nn.Module, inputs: Any) -> Any:
-    """Run the model: names become keywords, a tuple positional arguments; sentence-transformers take one dict."""
-    if isinstance(inputs, Mapping):
-        if type(model).__module__.startswith("sentence_transformers"):
-            return model(dict(inputs))
-        return model(**inputs)
-    return model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)
-
-
 def logits_of(output: Any) -> Tensor | None:
     """The logits in a model's output; `None` for an encoder's, which has features alone."""
     if isinstance(output, Tensor):
@@ -76,8 +68,8 @@ def find_classifier(model: nn.Module, inputs: Any, name: str | None = None) -> C
     """Run a few samples and return the linear layer that classifies; `None` for an encoder without logits.
 
     Args:
-        model: in evaluation mode, on the inputs' device.
-        inputs: a batch without labels, as `call_model` takes it.
+        model: whose device the inputs come to.
+        inputs: a batch without labels, as [`call_model`] takes it.
         name: the layer, for models where it cannot be told from the outside.
 
     Raises:
@@ -96,11 +88,11 @@ def find_classifier(model: nn.Module, inputs: Any, name: str | None = None) -> C
 
     hooks = [layer.register_forward_hook(recorder(key)) for key, layer in linear_layers.items()]
     try:
-        with torch.no_grad():
-            logits = logits_of(call_model(model, inputs))
+        ((_, _, output),) = forward_passes(model, [(inputs, torch.empty(0))])
     finally:
         for hook in hooks:
             hook.remove()
+    logits = logits_of(output)
     if logits is None and name is None:
         return None
     if logits is None:

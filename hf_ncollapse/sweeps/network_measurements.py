@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 
 from ..data import ClassificationData, DataArguments, load_classification_data
+from ..inspection.forward_pass import current_device, forward_passes
 from ..neural_collapse import measures
 from ..neural_collapse.class_statistics import ClassStatistics
 from ..theory import simplex_etf
@@ -97,8 +98,6 @@ def measure_network(model, data: ClassificationData) -> tuple[list[float], dict[
         equal, as before the first block where all texts end in one token), and the columns `kind`, `label`,
         `label_name`, `x` and `y` of its geometry.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = model.to(device).eval()
     network = model.base_model
     labels = data.train.labels
     num_classes = len(data.label_names)
@@ -107,18 +106,19 @@ def measure_network(model, data: ClassificationData) -> tuple[list[float], dict[
     for label in range(num_classes):
         members = (labels == label).nonzero()[: max(_SHOWN_PER_CLASS, _SHOWN_FEATURES // num_classes)]
         is_shown[members] = True
+    chunks = torch.arange(len(labels)).split(_BATCH_SIZE)
+    batches = (data.train.batch(indices) for indices in chunks)
+    passes = forward_passes(
+        model.to(current_device()), ((batch, batch.pop("labels")) for batch in batches), output_hidden_states=True
+    )
     shown = []
-    with torch.no_grad():
-        for indices in torch.arange(len(labels)).split(_BATCH_SIZE):
-            batch = {name: value.to(device) for name, value in data.train.batch(indices).items()}
-            batch_labels = batch.pop("labels")
-            output = model(**batch, output_hidden_states=True)
-            for layer, states in enumerate(output.hidden_states):
-                if states.dim() == 3:
-                    states = network.pool(states, batch.get("attention_mask"))
-                # Of a post-LN ResNet, whose stream is normalised already, `norm` is the identity.
-                statistics[layer].update(network.norm(states), batch_labels)
-            shown.append(output.features[is_shown[indices].to(device)].double().cpu())
+    for indices, (batch, batch_labels, output) in zip(chunks, passes, strict=True):
+        for layer, states in enumerate(output.hidden_states):
+            if states.dim() == 3:
+                states = network.pool(states, batch.get("attention_mask"))
+            # Of a post-LN ResNet, whose stream is normalised already, `norm` is the identity.
+            statistics[layer].update(network.norm(states), batch_labels)
+        shown.append(output.features[is_shown[indices].to(output.features.device)].double().cpu())
     nc1 = [_nc1_or_nan(layer) for layer in statistics]
     means = statistics[-1].class_means.cpu().numpy()
     classifier = model.classifier.weight.detach().double().cpu().numpy()

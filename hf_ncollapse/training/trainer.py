@@ -5,13 +5,14 @@ import copy
 import importlib.util
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch.utils.data import DataLoader
 from transformers import Trainer
 from transformers.utils import logging
 
+from ..inspection.forward_pass import forward_passes
 from ..theory import GUFMOptimum
 from .arguments import COUPLED_OPTIMIZERS, DECOUPLED_OPTIMIZERS, CollapseTrainingArguments
 from .batches import BatchLoader, ProcessBatchSampler
@@ -280,21 +281,23 @@ class CollapseTrainer(Trainer):
 
     def _pass_over(self, dataset) -> NetworkSums:
         """The sums of a data set over all processes."""
-        was_training = self.model.training
-        self.model.eval()
         sums = NetworkSums(self.model.config, self.args.device)
-        with torch.no_grad():
-            for batch in self.get_eval_dataloader(dataset):
-                batch = self._prepare_inputs(batch)
-                if len(batch["labels"]):
-                    sums.update(self.model(**batch), batch["labels"])
-        self.model.train(was_training)
+        for _, labels, output in forward_passes(self.model, self._labelled(dataset)):
+            sums.update(output, labels)
         sums.reduce(self.accelerator)
         with torch.no_grad():
             objective = sums.fit + self.model.regularization().item()
         if not math.isfinite(objective):
             raise NonFiniteLossError(self.state.global_step)
         return sums
+
+    def _labelled(self, dataset) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]:
+        """This process's batches of a data set that hold samples, as inputs and labels."""
+        for batch in self.get_eval_dataloader(dataset):
+            inputs = dict(batch)
+            labels = inputs.pop("labels")
+            if len(labels):
+                yield inputs, labels
 
     def _find_optimum(self, sums: NetworkSums) -> GUFMOptimum | None:
         """J* of this model on the training set, which does not change; looked for once."""
