@@ -1,5 +1,6 @@
 """What is installed: the wheel's contents, the public names, and arrows that point one way."""
 
+import ast
 import importlib.metadata
 import os
 import subprocess
@@ -10,6 +11,9 @@ from pathlib import Path
 import pytest
 
 import hf_ncollapse
+from hf_ncollapse.models.collapse_config import CollapseConfig
+from hf_ncollapse.sweeps import COLUMNS, ModelArguments
+from hf_ncollapse.sweeps.quantities import QUANTITIES
 
 ROOT = Path(__file__).parents[1]
 
@@ -79,3 +83,29 @@ def test_imports_between_the_parts_point_one_way():
         check=False,
     )
     assert finished.returncode == 0, finished.stdout
+
+
+MODULES = sorted((ROOT / "hf_ncollapse").rglob("*.py"))
+
+
+def test_a_data_sets_name_becomes_rows_in_one_module():
+    readers = {"load_dataset", "load_from_disk", "load_dataset_builder"}
+    callers = {
+        path.relative_to(ROOT).as_posix()
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", None)) in readers
+    }
+    assert callers == {"hf_ncollapse/data/rows.py"}
+
+
+def test_the_penalty_has_one_name_from_the_recipe_to_the_table():
+    names = ["l2_coefficient", "classifier_l2_coefficient", "l2_depth_scaling"]
+    for fields in (ModelArguments.__dataclass_fields__, CollapseConfig.__dataclass_fields__, COLUMNS, QUANTITIES):
+        assert [name for name in fields if "l2_" in name or "lambda" in name or "decay" in name] == (
+            names if fields is not QUANTITIES else names[:2]
+        )
+
+
+def test_no_module_is_longer_than_400_lines():
+    assert [path.name for path in MODULES if len(path.read_text(encoding="utf-8").splitlines()) > 400] == []
