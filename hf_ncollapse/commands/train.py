@@ -10,7 +10,9 @@ which wins:
 
 The sweep's folder, output_dir/sweep, holds results.csv and one Hugging Face checkpoint for each depth and seed. Start
 the same command again to continue a sweep that was stopped. The training options below are those of transformers'
-Trainer.
+Trainer. Runs are trained one after another, or several at once with --workers or on a cluster with --engine:
+
+    hf-ncollapse train mnist5k/rn1_demo --workers 2
 """
 
 import sys
@@ -36,7 +38,7 @@ def main(arguments: list[str], prog: str = "hf-ncollapse train") -> int:
     from transformers.utils.logging import disable_progress_bar
 
     from hf_ncollapse.hub.publish import publish_sweep
-    from hf_ncollapse.sweeps import parse_recipe, run_sweep
+    from hf_ncollapse.sweeps import make_engine, parse_engine, parse_recipe, run_sweep
     from hf_ncollapse.sweeps.estimate import print_plan
     from hf_ncollapse.sweeps.interruption import SweepInterrupted
 
@@ -54,7 +56,8 @@ def main(arguments: list[str], prog: str = "hf-ncollapse train") -> int:
             for recipe in recipes:
                 print_plan(recipe)
             return 0
-        outcomes = [run_sweep(recipe) for recipe in recipes]
+        engine = make_engine(parse_engine(options))
+        outcomes = [run_sweep(recipe, engine) for recipe in recipes]
         if options.publish_to and PartialState().is_main_process:
             for outcome in outcomes:
                 # With runs that failed the sweep is not done; `hf-ncollapse publish --partial` is for that.

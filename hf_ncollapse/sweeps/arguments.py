@@ -128,6 +128,53 @@ class ModelArguments:
 
 
 @dataclass(frozen=True)
+class EngineArguments:
+    """Where the runs of a sweep are trained; nothing here changes what comes out, and a folder may change it.
+
+    Args:
+        engine: "local" for this machine, "ray" for tasks of a Ray cluster, "slurm" for jobs of a SLURM cluster.
+        workers: how many runs are trained at once. On this machine one by default, in this process; more are processes
+            of their own that share its threads and have a GPU each. On a cluster as many as it has room for by
+            default.
+        cpus_per_run: CPU cores of a run on a cluster.
+        gpus_per_run: GPUs of a run on a cluster; Ray takes shares, such as 0.25.
+        address: the Ray cluster to join, as ray.init takes it, "auto" for the one of this machine; without it one is
+            started here.
+        partition: of SLURM; the cluster's own choice by default.
+        minutes: time limit of a SLURM job; one that reaches it is queued again, and goes on from its checkpoint.
+        slurm_options: more of sbatch's options by their long names, such as account=me mem=8G.
+
+    Raises:
+        ValueError: a number outside its range, or an option of another engine.
+    """
+
+    engine: Literal["local", "ray", "slurm"] = "local"
+    workers: int | None = None
+    cpus_per_run: int = 1
+    gpus_per_run: float = 0.0
+    address: str | None = None
+    partition: str | None = None
+    minutes: int = 60
+    slurm_options: list[str] | None = None
+
+    def __post_init__(self):
+        for name, least in (("workers", 1), ("cpus_per_run", 1), ("gpus_per_run", 0), ("minutes", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} is {value}; it takes at least {least}")
+        for option in self.slurm_options or []:
+            if "=" not in option:
+                raise ValueError(f"slurm_options has {option!r}; it takes name=value, by sbatch's long names")
+        of_engine = {"ray": ("address",), "slurm": ("partition", "slurm_options")}
+        for engine, names in of_engine.items():
+            for name in names:
+                if getattr(self, name) is not None and self.engine != engine:
+                    raise ValueError(
+                        f"{name} is {getattr(self, name)!r} and engine {self.engine!r}; it takes {engine!r}"
+                    )
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One sweep, fully said.
 
@@ -186,7 +233,7 @@ def parse_recipe(arguments: list[str], *, prog: str | None = None, description: 
 
     Returns:
         The recipes, one for each combination of the `GRID_FIELDS` that hold several values, and the namespace with the
-        options that `extend` added.
+        [`EngineArguments`], which are no part of them, and the options that `extend` added.
 
     Raises:
         ValueError: a key or value that the recipe does not take.
@@ -212,6 +259,15 @@ def parse_recipe(arguments: list[str], *, prog: str | None = None, description: 
         name = "-".join([values["sweep"], *(re.sub(r"[^A-Za-z0-9.]+", "-", part).lower() for part in varied)])
         recipes.append(_recipe({**values, **chosen, "sweep": name}, defaults))
     return recipes, options
+
+
+def parse_engine(options: argparse.Namespace) -> EngineArguments:
+    """Return the engine's arguments out of what [`parse_recipe`] returned beside the recipes.
+
+    Raises:
+        ValueError: a value that the engine does not take.
+    """
+    return EngineArguments(**{f.name: getattr(options, f.name) for f in dataclasses.fields(EngineArguments)})
 
 
 def _recipe(values: dict[str, object], defaults: dict[str, object]) -> Recipe:
@@ -245,7 +301,7 @@ class _RecipeParser(HfArgumentParser):
 
 def _parser(prog: str | None, description: str | None) -> HfArgumentParser:
     parser = _RecipeParser(
-        (*_GROUPS, CollapseTrainingArguments),
+        (*_GROUPS, EngineArguments, CollapseTrainingArguments),
         prog=prog,
         usage="%(prog)s --config FILE [--key value ...]",
         description=description,
@@ -253,7 +309,7 @@ def _parser(prog: str | None, description: str | None) -> HfArgumentParser:
         allow_abbrev=False,
     )
     helps = {}
-    for group in _GROUPS:
+    for group in (*_GROUPS, EngineArguments):
         helps.update(_documented_fields(group))
     for action in parser._actions:
         if action.dest in helps:

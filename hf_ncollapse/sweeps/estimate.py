@@ -12,8 +12,8 @@ from ..data import ClassificationData
 from ..training.arguments import CollapseTrainingArguments
 from .architectures import build_config, build_model
 from .arguments import Recipe
-from .execute import prepare_sweep
 from .progress import PLAIN
+from .schedule import prepare_sweep
 
 # Steps timed at each depth; the first ones, which allocate memory, do not count.
 _WARM_UP, _TIMED = 1, 3

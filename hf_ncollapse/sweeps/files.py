@@ -13,6 +13,8 @@ from filelock import FileLock, Timeout
 
 # What helps against damage in a folder that a sweep is trained in.
 REMEDY = "delete it to make it anew"
+# The file whose lock is a folder's.
+LOCK = ".lock"
 # Ending of a file that is still being written.
 _PARTIAL = ".partial"
 
@@ -46,24 +48,32 @@ def sync_to_disk(path: Path) -> None:
 
 
 def discard_partial_files(folder: Path) -> None:
-    """Remove what writers that were killed left half-written in a folder and below."""
-    for path in folder.rglob(f".*{_PARTIAL}"):
-        path.unlink()
+    """Remove what writers that were killed left half-written in a folder, where nobody else is writing."""
+    for path in folder.glob(f".*{_PARTIAL}"):
+        path.unlink(missing_ok=True)
+
+
+class FolderInUse(ValueError):
+    """Another process holds the lock of a folder."""
 
 
 @contextlib.contextmanager
-def sole_use(folder: Path) -> Iterator[None]:
+def sole_use(folder: Path, patience: float = 0.0) -> Iterator[None]:
     """Hold a folder's lock, which the system releases when this process ends, however it ends.
 
+    Args:
+        folder: that exists.
+        patience: seconds to wait for another process that holds it.
+
     Raises:
-        ValueError: if another process holds it.
+        FolderInUse: if another process still holds it.
         OSError: if there are no locks in this folder.
     """
-    lock = FileLock(folder / ".lock")
+    lock = FileLock(folder / LOCK)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=patience)
     except Timeout:
-        raise ValueError(f"another process is training in {folder}; wait for it, or give another --sweep") from None
+        raise FolderInUse(f"another process is training in {folder}; wait for it, or give another --sweep") from None
     except OSError as error:
         raise OSError(
             f"{folder} cannot be locked ({error.strerror or error}), so two processes could train in it at once; give "

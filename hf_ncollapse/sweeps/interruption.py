@@ -23,6 +23,7 @@ class SweepInterrupted(KeyboardInterrupt):
             "command again to continue"
         )
         self.signal_number = signal_number
+        self.where = where
 
 
 class StopRequest(TrainerCallback):
@@ -47,7 +48,7 @@ class StopRequest(TrainerCallback):
         def note(number: int, frame) -> None:
             now = time.monotonic()
             if self._asked_at is None:
-                self.signal_number, self._asked_at = number, now
+                self.ask(number)
             elif now - self._asked_at > _ECHO_SECONDS:
                 signal.signal(number, before[number])
                 signal.raise_signal(number)
@@ -60,19 +61,22 @@ class StopRequest(TrainerCallback):
             for number, handler in before.items():
                 signal.signal(number, handler)
 
+    def ask(self, number: int) -> None:
+        """Take a signal that came some other way."""
+        self.signal_number, self._asked_at = number, time.monotonic()
+
     def raise_if_asked(self, where: str) -> None:
         """Raise `SweepInterrupted` in every process when a signal has reached one; `where` says how far they are."""
-        self._share()
-        if self.signal_number:
+        if self.is_asked():
             raise SweepInterrupted(self.signal_number, where)
 
     def on_step_end(self, args, state, control, **kwargs):
-        self._share()
-        if self.signal_number:
+        if self.is_asked():
             control.should_save = control.should_training_stop = True
 
-    def _share(self) -> None:
-        """Tell all processes: a signal may reach one of them only, or two at different steps."""
+    def is_asked(self) -> bool:
+        """Whether a signal has reached any process: it may be one only, or two at different steps."""
         state = PartialState()
         if state.num_processes > 1:
             self.signal_number = int(gather(torch.tensor([self.signal_number], device=state.device)).max())
+        return bool(self.signal_number)

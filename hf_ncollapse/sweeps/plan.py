@@ -7,13 +7,15 @@ from pathlib import Path
 from accelerate import PartialState
 
 from .arguments import Recipe, is_secret
-from .files import read_json, write_json
+from .files import read_json, sole_use, write_json
 
 # Settings that change what is shown or how fast it goes, not what is computed.
 _PRESENTATION = {
     "disable_tqdm", "logging_dir", "logging_first_step", "log_level", "report_to", "dataloader_num_workers",
     "dataloader_pin_memory", "save_steps", "save_strategy", "save_total_limit",
 }  # fmt: skip
+# Seconds to wait for another command that writes the table or draws the figures.
+PATIENCE = 120.0
 # What a configuration that does not name these had.
 _UNSAID = {"processes": 1}
 
@@ -96,9 +98,19 @@ def check_configuration(recipe: Recipe) -> None:
             )
 
 
-def write_configuration(recipe: Recipe) -> None:
-    """Write `sweep.json`, which binds the folder to this sweep."""
-    write_json(recipe.folder / "sweep.json", _configuration(recipe))
+def claim_folder(recipe: Recipe) -> None:
+    """Write `sweep.json`, which binds the folder to this sweep, unless it says this sweep or more of it already.
+
+    Raises:
+        ValueError: as `check_configuration`, of a folder that another command has claimed since.
+    """
+    path = recipe.folder / "sweep.json"
+    with sole_use(recipe.folder, PATIENCE):
+        before, now = read_json(path) if path.is_file() else {}, _configuration(recipe)
+        is_more = differences(before, now) and not differences(now, before)
+        if not is_more:
+            check_configuration(recipe)
+            write_json(path, now)
 
 
 def _configuration(recipe: Recipe) -> dict[str, dict[str, object]]:

@@ -38,6 +38,7 @@ class SweepProgress(contextlib.AbstractContextManager):
             console=self.console,
             disable=not (visible and self.console.is_terminal),
         )
+        self._said: set[str] = set()
         self.sweep = self.progress.add_task("sweep", total=total_runs, state="")
         self.run = self.progress.add_task("run", total=None, state="")
 
@@ -49,13 +50,18 @@ class SweepProgress(contextlib.AbstractContextManager):
         self.progress.stop()
 
     def start_run(self, name: str) -> None:
-        """Reset the second bar to a run that begins."""
+        """Reset the second bar to what begins."""
         self.progress.reset(self.run, total=None, description=name, state="")
 
-    def end_run(self, line: str) -> None:
-        """Say how a run ended, and advance the first bar."""
-        self.console.print(line)
-        self.progress.advance(self.sweep)
+    def show_ended(self, count: int) -> None:
+        """Move the first bar to the number of runs that have ended."""
+        self.progress.update(self.sweep, completed=count)
+
+    def say_once(self, line: str) -> None:
+        """Say a line that was not said before."""
+        if line not in self._said:
+            self._said.add(line)
+            self.console.print(line)
 
     def callback(self) -> TrainerCallback:
         """A Trainer callback that moves the second bar and shows the newest gap."""

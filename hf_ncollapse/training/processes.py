@@ -1,9 +1,13 @@
-"""A launch that would silently train something else than its processes together is stopped here."""
+"""The processes of a launch: they train together or not at all, and one decides for all."""
 
 import os
+from collections.abc import Callable
+from typing import TypeVar
 
 from accelerate import PartialState
-from accelerate.utils import DistributedType, get_int_from_env
+from accelerate.utils import DistributedType, broadcast_object_list, get_int_from_env
+
+T = TypeVar("T")
 
 # Where torchrun, accelerate and the MPI launchers say how many processes they started.
 _WORLD_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
@@ -36,3 +40,18 @@ def check_processes(state: PartialState) -> None:
             "accelerate was asked for several processes and started one, as it does with --cpu; launch with "
             "--config_file recipes/accelerate_configs/cpu_2_processes.yaml, or unset MASTER_ADDR to train in one"
         )
+
+
+def decided_by_main(decide: Callable[[], T]) -> T:
+    """Return what `decide` returned in process 0, in every process.
+
+    Files may change between the looks of two processes, so that one has to decide for all.
+
+    Args:
+        decide: called in process 0 alone; what it returns can be pickled.
+    """
+    state = PartialState()
+    decided = [decide() if state.is_main_process else None]
+    if state.num_processes > 1:
+        broadcast_object_list(decided)
+    return decided[0]

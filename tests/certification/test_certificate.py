@@ -19,8 +19,8 @@ from hf_ncollapse.certification import certify, certify_network
 from hf_ncollapse.certification.curvature import smallest_curvature
 from hf_ncollapse.cli import main
 from hf_ncollapse.hub.card import write_cards
+from hf_ncollapse.sweeps import run_sweep
 from hf_ncollapse.sweeps.arguments import parse_recipe
-from hf_ncollapse.sweeps.execute import run_sweep
 
 # Numbers
 

@@ -21,10 +21,11 @@ import torch
 from hf_ncollapse.cli import main as command
 from hf_ncollapse.data.images import image_dataset
 from hf_ncollapse.sweeps import interruption, parse_recipe, run_sweep
-from hf_ncollapse.sweeps.execute import RunClock
-from hf_ncollapse.sweeps.files import read_json, sole_use, write_json
+from hf_ncollapse.sweeps.files import read_json, write_json
 from hf_ncollapse.sweeps.interruption import StopRequest
+from hf_ncollapse.sweeps.plan import claim_folder
 from hf_ncollapse.sweeps.run_folder import last_checkpoint
+from hf_ncollapse.sweeps.run_trainer import RunClock
 from hf_ncollapse.training.trainer import CollapseTrainer
 
 SCRIPT = Path(__file__).parents[2] / "recipes" / "train.py"
@@ -233,16 +234,40 @@ def test_a_damaged_parent_is_named(script, undisturbed, tmp_path, capsys, damage
     assert f"{file} is damaged" in capsys.readouterr().err
 
 
-def test_a_second_sweep_in_the_same_folder_is_refused_and_changes_nothing(script, undisturbed, tmp_path, capsys):
+def test_another_sweep_in_the_same_folder_is_refused_and_changes_nothing(script, undisturbed, tmp_path, capsys):
     shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
     before = contents(tmp_path)
-    more = [*ARGUMENTS, "--seeds", "0", "1", "--output_dir", str(tmp_path)]
-    with sole_use(tmp_path / "small"):
-        assert script.main(more) == 2
-    assert "another process is training in" in capsys.readouterr().err
-    assert script.main([*more, "--learning_rate=0.1"]) == 2
+    other = [*ARGUMENTS, "--seeds", "0", "1", "--output_dir", str(tmp_path), "--learning_rate=0.1"]
+    assert script.main(other) == 2
     assert "holds a sweep with another configuration" in capsys.readouterr().err
     assert contents(tmp_path) == before
+
+
+def test_a_folder_that_another_command_claims_first_is_refused_at_the_first_step(
+    script, undisturbed, tmp_path, capsys, monkeypatch
+):
+    """Both have looked at an empty folder, and the other one has begun."""
+    (tmp_path / "small").mkdir()
+    configuration = read_json(undisturbed / "small" / "sweep.json")
+    configuration["training"]["max_steps"] = 50
+
+    def looked(recipe):
+        write_json(recipe.folder / "sweep.json", configuration)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hf_ncollapse.sweeps.schedule.check_configuration", looked)
+        assert script.main([*ARGUMENTS, "--output_dir", str(tmp_path)]) == 2
+    assert "holds a sweep with another configuration: max_steps was 50 and is 60" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("metrics.json"))
+
+
+def test_seeds_that_another_command_added_since_stay(undisturbed, tmp_path):
+    shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "small" / "sweep.json"
+    (recipe,), _ = parse_recipe([*ARGUMENTS, "--output_dir", str(tmp_path)])
+    write_json(path, read_json(path) | {"sweep": read_json(path)["sweep"] | {"seeds": [0, 1]}})
+    claim_folder(recipe)
+    assert read_json(path)["sweep"]["seeds"] == [0, 1]
 
 
 @pytest.mark.parametrize("runs", ["all finished", "one left", "one stopped"])
@@ -326,7 +351,7 @@ def test_a_run_killed_between_its_last_checkpoint_and_its_metrics_is_only_measur
     monkeypatch.setattr(CollapseTrainer, "training_step", lambda *given: taken.append(1) or step(*given))
     for _ in range(2):
         with monkeypatch.context() as patch:
-            patch.setattr("hf_ncollapse.sweeps.execute.write_run", killed)
+            patch.setattr("hf_ncollapse.sweeps.run.write_run", killed)
             with pytest.raises(Killed):
                 script.main([*arguments, str(tmp_path / "killed")])
     assert len(taken) == steps

@@ -30,8 +30,8 @@ from hf_ncollapse.inspection import measure_collapse
 from hf_ncollapse.inspection.checkpoint import load_checkpoint
 from hf_ncollapse.neural_collapse import measures
 from hf_ncollapse.neural_collapse.class_statistics import ClassStatistics
+from hf_ncollapse.sweeps import run_sweep
 from hf_ncollapse.sweeps.arguments import ModelArguments, Recipe, SweepArguments
-from hf_ncollapse.sweeps.execute import run_sweep
 
 WORDS = ["good", "bad", "film", "plot", "a", "the", "fine", "poor"]
 WAVES = [torch.sin(torch.arange(300 + 20 * i) * (0.1 + 0.1 * (i % 3))).tolist() for i in range(12)]

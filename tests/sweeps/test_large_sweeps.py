@@ -8,7 +8,7 @@ from constructed import table
 
 from hf_ncollapse.sweeps import parse_recipe, run_sweep
 from hf_ncollapse.sweeps.files import write_json
-from hf_ncollapse.sweeps.plan import write_configuration
+from hf_ncollapse.sweeps.plan import claim_folder
 
 DEPTHS, SEEDS = (2, 4, 8), tuple(range(7))
 OPTIONS = [
@@ -37,7 +37,7 @@ def test_a_finished_sweep_that_is_started_again_reads_each_run_twice(tmp_path, r
         folder = recipe.folder / f"depth-{row['depth']}" / f"seed-{row['seed']}"
         folder.mkdir(parents=True)
         write_json(folder / "metrics.json", row | {"processes": 1, "environment": {"threads": 1}})
-    write_configuration(recipe)
+    claim_folder(recipe)
     outcome = run_sweep(recipe)
     assert len(outcome.finished) == len(DEPTHS) * len(SEEDS)
     assert reads["metrics.json"] == 2 * len(outcome.finished)  # for the table, and for where they were computed

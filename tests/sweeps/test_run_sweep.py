@@ -13,7 +13,7 @@ from transformers import AutoModelForImageClassification
 from hf_ncollapse.cli import main
 from hf_ncollapse.commands import train
 from hf_ncollapse.data import load_classification_data
-from hf_ncollapse.sweeps import COLUMNS, execute, parse_recipe, run_sweep
+from hf_ncollapse.sweeps import COLUMNS, parse_recipe, run, run_sweep
 from hf_ncollapse.sweeps.plan import plan_runs
 from hf_ncollapse.theory import gufm_optimum
 from hf_ncollapse.training.trainer import CollapseTrainer, NonFiniteLossError
@@ -137,7 +137,7 @@ def test_an_error_of_one_run_is_named_and_the_others_go_on(tmp_path, monkeypatch
     assert [run.depth for run in outcome.finished] == [4]
     failure = json.loads((outcome.folder / "depth-2/seed-0/failure.json").read_text())
     assert (failure["status"], failure["steps"], failure["error"]) == ("failed", steps, reason)
-    assert "in train_run" in failure["traceback"]
+    assert "in train_one" in failure["traceback"]
     assert pd.read_csv(outcome.folder / "results.csv")["depth"].tolist() == [4]
 
     monkeypatch.undo()
@@ -146,14 +146,14 @@ def test_an_error_of_one_run_is_named_and_the_others_go_on(tmp_path, monkeypatch
 
 
 def test_a_network_that_does_not_fit_into_memory_fails_its_run_alone(tmp_path, monkeypatch):
-    build = execute.build_model
+    build = run.build_model
 
     def build_model(name, config, data):
         if config.num_hidden_layers == 4:
             raise MemoryError
         return build(name, config, data)
 
-    monkeypatch.setattr(execute, "build_model", build_model)
+    monkeypatch.setattr(run, "build_model", build_model)
     assert sweep(tmp_path).failed == {"depth 4, seed 0": "MemoryError"}
     assert json.loads((tmp_path / "tiny/depth-4/seed-0/failure.json").read_text())["steps"] == 0
 
@@ -178,7 +178,7 @@ def test_a_run_that_diverged_is_trained_again_and_its_row_replaced(tmp_path, mon
         raise NonFiniteLossError(3)
 
     with monkeypatch.context() as patched:
-        patched.setattr("hf_ncollapse.sweeps.execute.CollapseTrainer.train", fail)
+        patched.setattr("hf_ncollapse.sweeps.run_trainer.RunTrainer.train", fail)
         assert sweep(tmp_path).failed
     outcome = sweep(tmp_path)
     assert not outcome.failed

@@ -1,0 +1,32 @@
+"""The engine without processes of its own: one run after another, in this process or in those of one launch."""
+
+import gc
+import time
+
+from ..run import RunEnd, train_one
+from .engine import Engine
+
+
+class ThisProcess(Engine):
+    """Trains where it is called, in every process of a distributed launch together."""
+
+    _run = None
+
+    @property
+    def room(self):
+        return int(self._run is None)
+
+    def start(self, runs):
+        for run in runs:
+            self._run = run
+
+    def ended(self, patience):
+        if self._run is None:
+            time.sleep(patience)
+            return []
+        run, self._run = self._run, None
+        sweep = self.sweep
+        callbacks, say = [sweep.progress.callback()], sweep.progress.console.print
+        end: RunEnd = train_one(run, sweep.recipe, sweep.data, sweep.stop, callbacks=callbacks, say=say)
+        gc.collect()  # of networks and trainers, which point to each other, before the next run takes memory
+        return [end]
