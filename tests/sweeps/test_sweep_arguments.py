@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_ncollapse.sweeps import parse_recipe
+from hf_ncollapse.sweeps import EngineArguments, parse_engine, parse_recipe
 
 REQUIRED = {"sweep": "tiny", "architecture": "L-RN1", "depths": [2, 4], "dataset": "digits"}
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("[!a]*/*.yaml"))
@@ -59,6 +59,16 @@ def test_only_what_differs_from_the_defaults_is_recorded(parse):
         "data": recipe.to_dict()["data"],
         "training": {"max_steps": 7},
     }
+
+
+def test_where_runs_are_trained_is_said_in_the_file_too_and_is_no_part_of_the_recipe(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(as_yaml(engine="slurm", partition="gpu", gpus_per_run=1, slurm_options="[account=me, mem=8G]"))
+    (recipe,), options = parse_recipe(["--config", str(path), "--workers", "4"])
+    assert parse_engine(options) == EngineArguments(
+        "slurm", workers=4, partition="gpu", gpus_per_run=1.0, slurm_options=["account=me", "mem=8G"]
+    )
+    assert not {"engine", "workers", "partition"} & {name for group in recipe.to_dict().values() for name in group}
 
 
 def test_lists_of_grid_fields_are_a_sweep_for_every_combination(parse):

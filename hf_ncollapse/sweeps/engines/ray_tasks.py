@@ -40,6 +40,11 @@ class RayTasks(Engine):
         address = self.arguments.address
         environment = {"env_vars": taken_over} if address not in (None, "local") else None
         ray.init(address=address or "local", runtime_env=environment, include_dashboard=False, log_to_driver=False)
+        offered = ray.cluster_resources()
+        self.sweep.progress.console.print(
+            f"Ray: {offered.get('CPU', 0):g} cores and {offered.get('GPU', 0):g} GPUs, "
+            f"{self.arguments.cpus_per_run} and {self.arguments.gpus_per_run:g} a run"
+        )
         self._mark = folder_mark(self.sweep.recipe.folder)
         resources = {"num_cpus": self.arguments.cpus_per_run, "num_gpus": self.arguments.gpus_per_run}
         self._task = ray.remote(max_retries=0, **resources)(_train)
