@@ -3,7 +3,7 @@
 import gc
 import time
 
-from ..run import RunEnd, train_one
+from ..run import train_one
 from .engine import Engine
 
 
@@ -27,6 +27,6 @@ class ThisProcess(Engine):
         run, self._run = self._run, None
         sweep = self.sweep
         callbacks, say = [sweep.progress.callback()], sweep.progress.console.print
-        end: RunEnd = train_one(run, sweep.recipe, sweep.data, sweep.stop, callbacks=callbacks, say=say)
+        end = train_one(run, sweep.recipe, sweep.data, sweep.stop, callbacks=callbacks, say=say)
         gc.collect()  # of networks and trainers, which point to each other, before the next run takes memory
         return [end]

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from multiprocessing.connection import Connection, Pipe, wait
 
 import torch
@@ -122,8 +121,6 @@ class Workers(Engine):
     def ended(self, patience):
         ends = []
         by_connection: dict[Connection, Worker] = {worker.connection: worker for worker in self._busy}
-        if not by_connection:
-            time.sleep(patience)
         for connection in wait(by_connection, patience):
             worker = by_connection[connection]
             ends.append(end := worker.receive())
