@@ -38,6 +38,9 @@ class Fault:
         status: answer with this.
         cut_after: read this many bytes of the body, then cut the connection.
         lose_answer: do what is asked, then cut the connection.
+        silent: accept the request, and never answer.
+        drip: do what is asked, and answer one byte after so many seconds each.
+        content: answer with these bytes and the status, 200 by default; a web page, or JSON of another shape.
         interrupt: answer, and send this process the signal that Ctrl-C sends.
         times: how often; after that all is well.
         skip: how many matching requests go through before.
@@ -49,6 +52,9 @@ class Fault:
     status: int | None = None
     cut_after: int | None = None
     lose_answer: bool = False
+    silent: bool = False
+    drip: float | None = None
+    content: bytes | None = None
     interrupt: bool = False
     times: int = 1
     skip: int = 0
@@ -140,6 +146,7 @@ class HubServer:
     def __init__(self, xet_folder: Path | None = None):
         self.store = Store(xet=XetStorage(xet_folder) if xet_folder is not None else None)
         self.requests: list[tuple[str, str, int | None]] = []
+        self.closing = threading.Event()
         self._faults: list[Fault] = []
         self._lock = threading.RLock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
@@ -151,6 +158,7 @@ class HubServer:
         return self
 
     def __exit__(self, *_):
+        self.closing.set()
         self._server.shutdown()
         self._server.server_close()
 
@@ -507,6 +515,24 @@ class _Cut(Exception):
     """The connection is to be cut now."""
 
 
+class _Dripping:
+    """A file that passes on what is written to it byte by byte."""
+
+    def __init__(self, file, seconds: float, closing: threading.Event):
+        self.file, self.seconds, self.closing = file, seconds, closing
+
+    def write(self, content: bytes) -> None:
+        with contextlib.suppress(ConnectionError):  # who waits may give up
+            for byte in content:
+                if self.closing.wait(self.seconds):
+                    return
+                self.file.write(bytes([byte]))
+                self.file.flush()
+
+    def __getattr__(self, name: str):
+        return getattr(self.file, name)
+
+
 class _Handler(BaseHTTPRequestHandler):
     hub: HubServer
     protocol_version = "HTTP/1.1"
@@ -523,7 +549,12 @@ class _Handler(BaseHTTPRequestHandler):
             headers = {name.lower(): value for name, value in self.headers.items()}
             query = parse_qs(address.query, keep_blank_values=True)
             request = Request(self.command, address.path, query, headers, body, self.hub.endpoint)
-            if fault is not None and fault.status is not None:
+            if fault is not None and fault.silent:
+                self.hub.closing.wait()
+                raise _Cut
+            if fault is not None and fault.content is not None:
+                answer = Answer(fault.content, fault.status or 200, fault.headers)
+            elif fault is not None and fault.status is not None:
                 answer = Answer({"error": "made to fail"}, fault.status, {"X-Error-Message": "made to fail"})
                 answer.headers |= fault.headers
             else:
@@ -539,6 +570,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self.hub.requests.append((self.command, address.path, answer.status))
         content = answer.encode()
+        if fault is not None and fault.drip is not None:
+            self.wfile = _Dripping(self.wfile, fault.drip, self.hub.closing)
         self.send_response(answer.status)
         for name, value in {**answer.headers, "Content-Length": str(len(content))}.items():
             self.send_header(name, value)

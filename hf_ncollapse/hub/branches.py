@@ -54,9 +54,10 @@ class Branches:
         """
         where = {"repo_id": state.repo_id, "repo_type": state.kind}
         info = self.api.repo_info(**where, revision=state.branch, files_metadata=True)
+        # An answer without them says nothing of what would be overwritten: a TypeError, as other odd answers.
         files = {
             file.rfilename: file.lfs.sha256 if file.lfs else file.blob_id
-            for file in info.siblings or ()
+            for file in info.siblings
             if file.rfilename not in _WRITTEN_BY_THE_HUB
         }
         if state.kind == "space" and list(files) == ["README.md"] and self._is_new(where):

@@ -14,6 +14,7 @@ from .branches import Branches, check_branch
 from .publication import Publication, RepositoryState, plan_publication
 from .repository import HUB_ERRORS, publish_state, reason, try_again
 from .sweep_folder import read_sweep_folder
+from .time_limit import TimeLimit
 
 
 class PublicationError(OSError):
@@ -57,27 +58,38 @@ def publish_sweep(
     publication = plan_publication(sweep, namespace, with_metric=with_metric)
     api = HfApi() if api is None else api
     branches = Branches(api)
-    try:
-        _check_namespace(api, namespace)
-        for state in publication.states:
-            _check_branch(branches, state, private=private, replace=replace)
-        _check_collection(api, namespace, publication)
-    except HUB_ERRORS as error:
-        raise PublicationError(f"{reason(error)}. Nothing was published") from error
+    with TimeLimit() as limit:
+        try:
+            _check_namespace(api, limit, namespace)
+            for state in publication.states:
+                _check_branch(branches, limit, state, private=private, replace=replace)
+            _check_collection(api, limit, namespace, publication)
+        except HUB_ERRORS as error:
+            raise PublicationError(f"{reason(error)}. Nothing was published") from error
+        console = Console(soft_wrap=True, **PLAIN)
+        if sweep.left_out:
+            console.print(f"left out, because no run writes it: {', '.join(sweep.left_out)}")
+        slug = _publish(api, branches, limit, publication, console, namespace, private=private, replace=replace)
+    address = f"{api.endpoint}/collections/{slug}"
+    console.print(address)
+    return address
 
+
+def _publish(
+    api: HfApi, branches: Branches, limit: TimeLimit, publication: Publication, console: Console, namespace: str,
+    *, private: bool, replace: bool,
+) -> str:  # fmt: skip
+    """Bring every state and the Collection to the Hub; return the Collection's address's end."""
     disable_progress_bars()  # of single files; the publication shows its own
     done: list[RepositoryState] = []
-    console = Console(soft_wrap=True, **PLAIN)
-    if sweep.left_out:
-        console.print(f"left out, because no run writes it: {', '.join(sweep.left_out)}")
     columns = (TextColumn("publishing"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         try:
             for state in progress.track(publication.states):
-                what = publish_state(api, branches, state, private=private, replace=replace)
+                what = publish_state(api, branches, limit, state, private=private, replace=replace)
                 console.print(f"{state.name}: {what}")
                 done.append(state)
-            slug = _publish_collection(api, namespace, publication, private)
+            return _publish_collection(api, limit, namespace, publication, private)
         except (*HUB_ERRORS, FileExistsError, KeyboardInterrupt) as error:
             left = publication.states[len(done) :]
             where = f"stopped at {left[0].name if left else 'the Collection'}: {reason(error)}"
@@ -85,26 +97,30 @@ def publish_sweep(
                 f"{where}. Published: {_listed(done)}. Not published: {_listed(left)}{', ' if left else ''}"
                 f"the Collection. The same command continues"
             ) from error
-    address = f"{api.endpoint}/collections/{slug}"
-    console.print(address)
-    return address
 
 
-def _check_namespace(api: HfApi, namespace: str) -> None:
+def _check_namespace(api: HfApi, limit: TimeLimit, namespace: str) -> None:
+    def ask() -> tuple[bool, list[str]]:
+        user = api.whoami()
+        may_write = user.get("auth", {}).get("accessToken", {}).get("role") != "read"
+        organisations = [org["name"] for org in user.get("orgs", ()) if org.get("roleInOrg") != "read"]
+        return may_write, [str(name) for name in (user["name"], *organisations)]
+
     try:
-        user = try_again(api.whoami)
+        may_write, writable = try_again(limit, ask)
     except LocalTokenNotFoundError:
         raise PermissionError("nobody is logged in to the Hub: `hf auth login`") from None
-    if user.get("auth", {}).get("accessToken", {}).get("role") == "read":
+    if not may_write:
         raise PermissionError("the token may only read: `hf auth login` with one that may write")
-    writable = [user["name"], *(org["name"] for org in user.get("orgs", ()) if org.get("roleInOrg") != "read")]
     if namespace not in writable:
         raise PermissionError(f"namespace is {namespace!r}; this login may write to {', '.join(writable)}")
 
 
-def _check_branch(branches: Branches, state: RepositoryState, *, private: bool, replace: bool) -> None:
+def _check_branch(
+    branches: Branches, limit: TimeLimit, state: RepositoryState, *, private: bool, replace: bool
+) -> None:
     try:
-        branch = try_again(lambda: branches.read(state))
+        branch = try_again(limit, lambda: branches.read(state))
     except (RepositoryNotFoundError, RevisionNotFoundError):
         return
     check_branch(branch, state, replace=replace)
@@ -114,34 +130,38 @@ def _check_branch(branches: Branches, state: RepositoryState, *, private: bool, 
         )
 
 
-def _check_collection(api: HfApi, namespace: str, publication: Publication) -> None:
-    found = _find_collection(api, namespace, publication.title)
-    ours = {repo_id for _, repo_id in publication.notes}
-    if found is not None and found.items and not ours & {item.item_id for item in found.items}:
-        raise FileExistsError(f"the Collection {found.slug} exists and holds something else; rename the sweep or it")
+def _check_collection(api: HfApi, limit: TimeLimit, namespace: str, publication: Publication) -> None:
+    def ask() -> tuple[str | None, set[str]]:
+        listed = list(api.list_collections(owner=namespace))
+        slug = next((collection.slug for collection in listed if collection.title == publication.title), None)
+        # A list shows four items at most.
+        return slug, set() if slug is None else {item.item_id for item in api.get_collection(slug).items}
+
+    slug, items = try_again(limit, ask)
+    if items and not items & {repo_id for _, repo_id in publication.notes}:
+        raise FileExistsError(f"the Collection {slug} exists and holds something else; rename the sweep or it")
 
 
-def _find_collection(api: HfApi, namespace: str, title: str):
-    listed = try_again(lambda: list(api.list_collections(owner=namespace)))
-    slug = next((collection.slug for collection in listed if collection.title == title), None)
-    # A list shows four items at most.
-    return None if slug is None else try_again(lambda: api.get_collection(slug))
-
-
-def _publish_collection(api: HfApi, namespace: str, publication: Publication, private: bool) -> str:
+def _publish_collection(api: HfApi, limit: TimeLimit, namespace: str, publication: Publication, private: bool) -> str:
     """Make the Collection, or bring its items, notes and order up to date; return its address's end."""
     texts = {"namespace": namespace, "description": publication.description}
-    slug = try_again(lambda: api.create_collection(publication.title, private=private, exists_ok=True, **texts)).slug
+
+    def make() -> str:
+        return api.create_collection(publication.title, private=private, exists_ok=True, **texts).slug
+
+    slug = try_again(limit, make)
     for position, ((kind, repo_id), note) in enumerate(publication.notes.items()):
-        collection = try_again(lambda: api.get_collection(slug))
-        item = next((item for item in collection.items if (item.item_type, item.item_id) == (kind, repo_id)), None)
-        if item is None:
-            added = {"item_id": repo_id, "item_type": kind, "note": note}
-            collection = try_again(lambda added=added: api.add_collection_item(slug, **added, exists_ok=True))
-            item = next(item for item in collection.items if (item.item_type, item.item_id) == (kind, repo_id))
-        if (item.position, item.note) != (position, note):
-            changed = {"item_object_id": item.item_object_id, "note": note, "position": position}
-            try_again(lambda changed=changed: api.update_collection_item(slug, **changed))
+
+        def bring(position: int = position, kind: str = kind, repo_id: str = repo_id, note: str = note) -> None:
+            collection = api.get_collection(slug)
+            item = next((item for item in collection.items if (item.item_type, item.item_id) == (kind, repo_id)), None)
+            if item is None:
+                collection = api.add_collection_item(slug, repo_id, kind, note=note, exists_ok=True)
+                item = next(item for item in collection.items if (item.item_type, item.item_id) == (kind, repo_id))
+            if (item.position, item.note) != (position, note):
+                api.update_collection_item(slug, item.item_object_id, note=note, position=position)
+
+        try_again(limit, bring)
     return slug
 
 

@@ -9,6 +9,7 @@ from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
 from .branches import Branches, check_branch
 from .publication import RepositoryState
+from .time_limit import HubTimeoutError, TimeLimit, asked_pause
 
 Result = TypeVar("Result")
 
@@ -17,10 +18,11 @@ HUB_ERRORS = (HfHubHTTPError, HTTPError, ConnectionError, RuntimeError, ValueErr
 # 412: somebody committed in between, so look again.
 _MAY_PASS = {408, 412, 429, 500, 502, 503, 504}
 _WAITS = (1.0, 2.0, 4.0)
-_LONGEST_WAIT = 300.0
 
 
-def publish_state(api: HfApi, branches: Branches, state: RepositoryState, *, private: bool, replace: bool) -> str:
+def publish_state(
+    api: HfApi, branches: Branches, limit: TimeLimit, state: RepositoryState, *, private: bool, replace: bool
+) -> str:
     """Make the repository and the branch if they are not there, and commit what differs, all at once.
 
     The state is compared with the branch before every attempt, and the commit names its parent, so that an answer that
@@ -31,9 +33,10 @@ def publish_state(api: HfApi, branches: Branches, state: RepositoryState, *, pri
 
     Raises:
         FileExistsError: somebody else's content came into the branch, as [`check_branch`] says.
-        HUB_ERRORS: what did not pass after several attempts.
+        HUB_ERRORS: what did not pass after several attempts, or in time.
     """
-    return try_again(lambda: _publish_once(api, branches, state, private, replace))
+    size = sum(map(state.size, state.files))
+    return try_again(limit, lambda: _publish_once(api, branches, state, private, replace), size)
 
 
 def _publish_once(api: HfApi, branches: Branches, state: RepositoryState, private: bool, replace: bool) -> str:
@@ -62,19 +65,30 @@ def _publish_once(api: HfApi, branches: Branches, state: RepositoryState, privat
     return f"{len(changed)} files, {size / 1e6:.2f} MB"
 
 
-def try_again(step: Callable[[], Result]) -> Result:
-    """Call `step`, and again after a while where its error may pass; a step looks before it changes anything."""
-    for wait in _WAITS:
-        try:
-            return step()
-        except HUB_ERRORS as error:
-            answer = _answer(error)
-            may_pass = not isinstance(error, ValueError) if answer is None else answer.status_code in _MAY_PASS
-            if not may_pass:
-                raise
-            asked = answer.headers.get("Retry-After", "") if answer is not None else ""
-            time.sleep(min(float(asked), _LONGEST_WAIT) if asked.isdecimal() else wait)
-    return step()
+def try_again(limit: TimeLimit, step: Callable[[], Result], upload: int = 0) -> Result:
+    """Call `step`, and again after a while where its error may pass; a step looks before it changes anything.
+
+    Args:
+        limit: that all attempts together have.
+        step: asks the Hub, and takes what it needs out of the answers.
+        upload: bytes that it may send.
+    """
+    with limit.step(upload):
+        for wait in _WAITS:
+            limit.join()
+            try:
+                return step()
+            except HUB_ERRORS as error:
+                answer = _answer(error)
+                if answer is None:
+                    may_pass = not isinstance(error, ValueError | HubTimeoutError)
+                else:
+                    may_pass = answer.status_code in _MAY_PASS
+                if not may_pass or limit.is_over:
+                    raise
+                time.sleep((asked_pause(answer) if answer is not None else 0) or wait)
+        limit.join()
+        return step()
 
 
 def reason(error: BaseException) -> str:

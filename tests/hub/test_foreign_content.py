@@ -116,8 +116,8 @@ def test_a_sweep_that_has_grown_is_no_other_sweep(hub, sweep_copy):
 
 
 def test_content_that_comes_while_it_is_published_stops_it_and_says_what_is_there(hub, finished_sweep, monkeypatch):
-    def intruding(api, branches, state, **keywords):
-        said = publish_state(api, branches, state, **keywords)
+    def intruding(api, branches, limit, state, **keywords):
+        said = publish_state(api, branches, limit, state, **keywords)
         if state.name == f"{DEPTH_2}@seed-1":
             hub.store.put("model", DEPTH_4, {"README.md": b"# Theirs\n"})
         return said
