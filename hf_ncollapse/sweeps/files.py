@@ -11,10 +11,14 @@ from pathlib import Path
 import pandas as pd
 from filelock import FileLock, Timeout
 
+from .spreadsheet_cells import escape_formulas, unescape_formulas
+
 # What helps against damage in a folder that a sweep is trained in.
 REMEDY = "delete it to make it anew"
 # The file whose lock is a folder's.
 LOCK = ".lock"
+# What a table may have: runs by the ten thousand, with names as long as they may be.
+_MOST_BYTES, _MOST_COLUMNS, _MOST_CELLS, _LONGEST_LINE = 2**25, 1000, 2**22, 2**16
 # Ending of a file that is still being written.
 _PARTIAL = ".partial"
 
@@ -111,12 +115,13 @@ def read_json(path: Path, remedy: str = REMEDY) -> dict:
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a CSV file atomically."""
-    write_atomically(path, lambda temporary: table.to_csv(temporary, index=False))
+    """Write a CSV file atomically, whose text cells no spreadsheet takes for formulas."""
+    escaped = escape_formulas(table)
+    write_atomically(path, lambda temporary: escaped.to_csv(temporary, index=False))
 
 
 def read_table(path: Path, columns: Sequence[str], remedy: str = REMEDY) -> pd.DataFrame:
-    """Read a CSV file that has these columns among others, with every digit that was written.
+    """Read a CSV file that has these columns among others, with every digit and text that was written.
 
     Args:
         path: the file.
@@ -124,8 +129,9 @@ def read_table(path: Path, columns: Sequence[str], remedy: str = REMEDY) -> pd.D
         remedy: what the message about a damaged one advises.
 
     Raises:
-        ValueError: if the file is damaged; the message names it.
+        ValueError: if the file is damaged, or larger than any that a sweep writes; the message names it.
     """
+    _check_size(path, remedy)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # of rows that are longer than the header
@@ -135,4 +141,21 @@ def read_table(path: Path, columns: Sequence[str], remedy: str = REMEDY) -> pd.D
     missing = [name for name in columns if name not in table]
     if missing:
         raise ValueError(f"{path} is damaged (it has no column {', '.join(missing)}); {remedy}")
-    return table
+    return unescape_formulas(table)
+
+
+def _check_size(path: Path, remedy: str) -> None:
+    """Look before a table is parsed, which takes many times its size: it may come from a stranger."""
+    size = path.stat().st_size
+    if size > _MOST_BYTES:
+        raise ValueError(f"{path} is damaged ({size:,} bytes, a sweep's has at most {_MOST_BYTES:,}); {remedy}")
+    with path.open("rb") as file:
+        columns = file.readline(_LONGEST_LINE).count(b",") + 1
+        cells, longest = columns, 0
+        while cells <= _MOST_CELLS and longest < _LONGEST_LINE and (line := file.readline(_LONGEST_LINE)):
+            cells, longest = cells + columns, max(longest, len(line))
+    if columns > _MOST_COLUMNS or longest == _LONGEST_LINE or cells > _MOST_CELLS:
+        raise ValueError(
+            f"{path} is damaged (it is larger than a sweep's, of at most {_MOST_COLUMNS} columns, {_MOST_CELLS:,} "
+            f"cells and {_LONGEST_LINE:,} bytes a line); {remedy}"
+        )

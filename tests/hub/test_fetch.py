@@ -185,7 +185,7 @@ def test_what_is_not_there_is_named_and_a_collection_is_found(published, fresh):
 
 TABLES = """
 import hf_ncollapse
-for name in ("diverged", "short", "cut", "status", "infinite", "binary"):
+for name in ("diverged", "short", "cut", "status", "infinite", "binary", "wide", "long"):
     try:
         sweep = hf_ncollapse.load_sweep(f"my-org/{name}")
         print(sweep.runs)
@@ -208,13 +208,15 @@ def test_a_diverged_run_is_no_network_and_a_damaged_table_is_named_without_advic
         "status": whole.replace("finished", "done"),
         "infinite": re.sub(r",2,0,0.005,", ",inf,0,0.005,", whole),
         "binary": "\0\0",
+        "wide": whole.replace("\n", f"{',' * 10**6}\n", 1),
+        "long": whole + whole.splitlines()[1][-20:] * 10**6,
     }
     for name, table in tables.items():
         hub.store.put("dataset", f"my-org/{name}-results", {"results.csv": table.encode()})
     runs, refused, *damaged = run(TABLES, hub.environment(tmp_path, token=None)).splitlines()
     assert runs == "[(2, 0), (2, 3), (4, 3)]"
     assert refused == "seed is 0; depth 4 has 3"
-    assert len(damaged) == 5
+    assert len(damaged) == 7
     for name, said in zip(list(tables)[1:], damaged, strict=True):
         assert f"my-org/{name}-results holds no table that a sweep wrote" in said
         assert "delete" not in said
