@@ -179,7 +179,8 @@ class Recipe:
     """One sweep, fully said.
 
     `training` holds the keyword arguments of [`CollapseTrainingArguments`] that differ from its defaults; each run's
-    own folder, seed, learning rate and steps are added to them.
+    own folder, seed, learning rate and steps are added to them. `data_content` is the fingerprint of the loaded data,
+    once they are.
 
     Raises:
         ValueError: `training` holds a secret, which would be written and published.
@@ -189,6 +190,7 @@ class Recipe:
     model: ModelArguments
     data: DataArguments
     training: dict[str, object]
+    data_content: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
         for name in filter(is_secret, self.training):

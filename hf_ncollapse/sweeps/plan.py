@@ -7,15 +7,18 @@ from pathlib import Path
 from accelerate import PartialState
 
 from .arguments import Recipe, is_secret
+from .data_fingerprint import changed_data
 from .files import read_json, sole_use, write_json
 
 # Settings that change what is shown or how fast it goes, not what is computed.
-_PRESENTATION = {
+PRESENTATION = {
     "disable_tqdm", "logging_dir", "logging_first_step", "log_level", "report_to", "dataloader_num_workers",
     "dataloader_pin_memory", "save_steps", "save_strategy", "save_total_limit",
 }  # fmt: skip
 # Seconds to wait for another command that writes the table or draws the figures.
 PATIENCE = 120.0
+# The group of the data's fingerprint.
+CONTENT = "data_content"
 # What a configuration that does not name these had.
 _UNSAID = {"processes": 1}
 
@@ -90,11 +93,17 @@ def check_configuration(recipe: Recipe) -> None:
     """
     path = recipe.folder / "sweep.json"
     if path.is_file():
-        changed = differences(read_json(path), _configuration(recipe))
-        if changed:
+        before, now = read_json(path), _configuration(recipe)
+        if changed := differences({**before, CONTENT: {}}, now):
             raise ValueError(
                 f"{recipe.folder} holds a sweep with another configuration: {'; '.join(changed)}. Give this one "
                 f"another --sweep name or --output_dir, or delete the folder"
+            )
+        if changed := changed_data(before.get(CONTENT, {}), now[CONTENT]):
+            raise ValueError(
+                f"the {' and '.join(changed)} of {recipe.data.dataset} are not those that {recipe.folder} was trained "
+                f"on: the data set, or what reads it, has changed since. Bring the former back, or give this sweep "
+                f"another --sweep name or --output_dir"
             )
 
 
@@ -114,8 +123,9 @@ def claim_folder(recipe: Recipe) -> None:
 
 
 def _configuration(recipe: Recipe) -> dict[str, dict[str, object]]:
-    """The recipe, and the number of processes, which is a factor of the batch."""
-    return {**recipe.to_dict(), "launch": {"processes": PartialState().num_processes}}
+    """The recipe, the number of processes, which is a factor of the batch, and what the data are."""
+    launch = {"processes": PartialState().num_processes}
+    return {**recipe.to_dict(), "launch": launch, CONTENT: recipe.data_content}
 
 
 def differences(old: dict[str, dict], new: dict[str, dict]) -> list[str]:
@@ -126,9 +136,11 @@ def differences(old: dict[str, dict], new: dict[str, dict]) -> list[str]:
     found = []
     for group in sorted(set(old) | set(new)):
         before, after = old.get(group, {}), new.get(group, {})
+        if group == CONTENT and not (before and after):
+            continue  # not known
         for name in sorted(set(before) | set(after)):
             left, right = (settings.get(name, _UNSAID.get(name)) for settings in (before, after))
-            if name in _PRESENTATION or is_secret(name) or left == right:
+            if name in PRESENTATION or is_secret(name) or left == right:
                 continue
             are_lists = isinstance(left, list) and isinstance(right, list)
             if name == "seeds" and are_lists and set(left) <= set(right):

@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from accelerate import PartialState
@@ -13,6 +13,7 @@ from ..training.arguments import CollapseTrainingArguments
 from ..training.processes import check_processes, decided_by_main
 from .architectures import architecture_named, build_config
 from .arguments import Recipe
+from .data_fingerprint import data_fingerprint
 from .engines.engine import Engine, Sweep
 from .engines.this_process import ThisProcess
 from .files import discard_partial_files, sole_use
@@ -23,6 +24,7 @@ from .progress import SweepProgress, results_overview
 from .report import finish_sweep
 from .results import collect_rows, results_table, run_row, write_results
 from .run import RunEnd, failed_end, failure_elsewhere, finished_before, is_busy
+from .same_everywhere import check_same_everywhere
 
 # A run whose process died so often is not tried again.
 _ATTEMPTS = 3
@@ -50,6 +52,7 @@ def prepare_sweep(recipe: Recipe) -> tuple[CollapseTrainingArguments, Classifica
     arguments = CollapseTrainingArguments(**{**recipe.training, "report_to": "none"})
     state = PartialState()
     check_processes(state)
+    check_same_everywhere(recipe.to_dict())
     architecture_named(recipe.sweep.architecture)
     paper_panel(recipe.to_dict())
     with state.main_process_first():
@@ -80,6 +83,8 @@ def run_sweep(recipe: Recipe, engine: Callable[[Sweep], Engine] = ThisProcess) -
         SweepInterrupted: Ctrl-C or SIGTERM, after a checkpoint was saved.
     """
     _, data, runs = prepare_sweep(recipe)
+    recipe = replace(recipe, data_content=data_fingerprint(data))
+    check_same_everywhere({"data": recipe.data_content})
     state = PartialState()
     if state.num_processes > 1 and engine is not ThisProcess:
         raise ValueError(

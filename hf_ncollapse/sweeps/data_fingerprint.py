@@ -1,0 +1,35 @@
+"""What a sweep trains on, in a few digits: a data set on the Hub or in a folder may change between two starts."""
+
+import hashlib
+
+import torch
+
+from ..data import ClassificationData
+
+
+def data_fingerprint(data: ClassificationData) -> dict[str, str]:
+    """Return the SHA-256 of the training and of the test part: of every tensor and of the classes' names.
+
+    Args:
+        data: as the networks get it, after subsets were drawn, images scaled and texts cut into tokens.
+    """
+    return {f"{name}_sha256": _sha256(getattr(data, name), data.label_names) for name in ("train", "test")}
+
+
+def changed_data(before: dict[str, str], now: dict[str, str]) -> list[str]:
+    """Return which parts differ, in words; what was not kept is not compared."""
+    names = {"train_sha256": "training samples", "test_sha256": "held-out samples"}
+    known = before.keys() & now.keys()
+    return [words for name, words in names.items() if name in known and before[name] != now[name]]
+
+
+def _sha256(part, label_names: list[str]) -> str:
+    tensors = part.tensors if hasattr(part, "tensors") else {name: getattr(part, name) for name in _OF_TEXTS}
+    digest = hashlib.sha256(repr(label_names).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.contiguous().view(torch.uint8).numpy() if tensor.numel() else b"")
+    return digest.hexdigest()
+
+
+_OF_TEXTS = ("tokens", "lengths", "labels")
