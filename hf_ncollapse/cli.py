@@ -1,10 +1,12 @@
 """The `hf-ncollapse` command."""
 
 import argparse
+import signal
 import sys
 from importlib.metadata import version
 
 from .commands import certify, install_metric, measure, publish, recipes, report, theory, train
+from .commands.lasting_output import lasting_output
 
 # In the order of `--help`. `train` reads its own line, whose options are those of a recipe and of the Trainer.
 _COMMANDS = (train, recipes, measure, certify, theory, report, publish, install_metric)
@@ -29,13 +31,17 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments[:1] == ["train"]:
         return train.main(arguments[1:])
     options = build_parser().parse_args(arguments)
-    try:
-        return options.run(options)
-    except (ValueError, OSError, ImportError) as error:
-        if options.debug:
-            raise
-        print(f"hf-ncollapse: error: {error}", file=sys.stderr)
-        return 2
+    with lasting_output():
+        try:
+            return options.run(options)
+        except (ValueError, OSError, ImportError) as error:
+            if options.debug:
+                raise
+            print(f"hf-ncollapse: error: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("hf-ncollapse: stopped by SIGINT", file=sys.stderr)
+            return 128 + signal.SIGINT
 
 
 if __name__ == "__main__":

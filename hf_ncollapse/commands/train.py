@@ -15,8 +15,10 @@ Trainer. Runs are trained one after another, or several at once with --workers o
     hf-ncollapse train mnist5k/rn1_demo --workers 2
 """
 
+import signal
 import sys
 
+from .lasting_output import lasting_output
 from .recipes import find_recipe
 
 
@@ -28,12 +30,22 @@ def add(commands) -> None:
 def main(arguments: list[str], prog: str = "hf-ncollapse train") -> int:
     """Run every sweep of the recipe and return the exit code.
 
-    0 when all runs finished, 1 when some did not, 2 for a mistake, 130 after Ctrl-C, 143 after SIGTERM.
+    0 when all runs finished, 1 when some did not, 2 for a mistake, 130 after Ctrl-C, 143 after SIGTERM, 129 when the
+    terminal is gone (SIGHUP).
 
     Args:
         arguments: of the command line: a recipe or `--config` and a recipe, and options.
         prog: what messages call the command.
     """
+    with lasting_output():
+        try:
+            return _main(arguments, prog)
+        except KeyboardInterrupt:  # before a run could take it, while libraries or data were loaded
+            print(f"{prog}: stopped by SIGINT before a run began", file=sys.stderr)
+            return 128 + signal.SIGINT
+
+
+def _main(arguments: list[str], prog: str) -> int:
     from accelerate import PartialState
     from transformers.utils.logging import disable_progress_bar
 

@@ -12,6 +12,8 @@ from accelerate.utils import gather
 from transformers import TrainerCallback
 
 _ECHO_SECONDS = 2.0
+# Ctrl-C, a scheduler's or a person's wish, and a terminal that is gone; Windows has no such.
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class SweepInterrupted(KeyboardInterrupt):
@@ -27,7 +29,7 @@ class SweepInterrupted(KeyboardInterrupt):
 
 
 class StopRequest(TrainerCallback):
-    """Notes Ctrl-C (SIGINT) and SIGTERM, and ends the training after the step under way, with a checkpoint.
+    """Notes Ctrl-C (SIGINT), SIGTERM and SIGHUP, and ends the training after the step under way, with a checkpoint.
 
     A further signal does what it does without this class, but for one that comes at once: a launcher of several
     processes passes on a Ctrl-C that they have already got from the terminal.
@@ -39,11 +41,12 @@ class StopRequest(TrainerCallback):
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Take the two signals in this block; only the main thread can, so elsewhere nothing changes."""
+        """Take the signals in this block, but what is ignored, as by `nohup`; only the main thread can."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.getsignal(number) for number in _SIGNALS}
+        before = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
 
         def note(number: int, frame) -> None:
             now = time.monotonic()
