@@ -6,7 +6,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
-.PHONY: demo test test-slow test-oldest test-newest coverage mutation quality docs clean
+.PHONY: demo test test-slow test-oldest test-newest coverage mutation quality docs lock clean
 
 demo: $(VENV)/.data
 	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
@@ -47,12 +47,15 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 
-$(VENV)/.data: pyproject.toml constraints.txt | $(BIN)/python
+# Everything but torch by hash. Torch's builds for a CPU and for CUDA differ by index, so it is pinned by its version.
+$(VENV)/.data: pyproject.toml constraints.txt requirements/demo.lock | $(BIN)/python
+	$(BIN)/pip install --quiet --no-deps --require-hashes --requirement requirements/demo.lock
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[data]"
 	$(BIN)/hf-ncollapse install-metric
 	touch $@
 
-$(VENV)/.dev: $(VENV)/.data
+$(VENV)/.dev: $(VENV)/.data requirements/dev.lock
+	$(BIN)/pip install --quiet --no-deps --require-hashes --requirement requirements/dev.lock
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[data,dev]"
 	touch $@
 
@@ -63,6 +66,16 @@ $(VENV)/.app: $(VENV)/.dev
 $(VENV)/.docs: $(VENV)/.data
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[docs]"
 	touch $@
+
+# Resolves anew what pyproject.toml and constraints.txt allow; what is locked stays unless it is deleted from the file.
+OF_TORCH := torch triton cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas nvidia-cuda-cupti nvidia-cuda-nvrtc \
+	nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse \
+	nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
+LOCK := uv pip compile --quiet --native-tls --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+	--constraint constraints.txt $(addprefix --no-emit-package ,$(OF_TORCH)) pyproject.toml --extra data
+lock: $(VENV)/.dev
+	$(BIN)/$(LOCK) --output-file requirements/demo.lock
+	$(BIN)/$(LOCK) --extra dev --constraint requirements/demo.lock --output-file requirements/dev.lock
 
 clean:
 	rm -rf $(VENV) $(VENV)-test-* mutants dist build
