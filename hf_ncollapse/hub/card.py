@@ -56,12 +56,17 @@ def seed_branch(seed: int) -> str:
     return f"seed-{seed}"
 
 
-def model_card(sweep: SweepFolder, run: FinishedRun, namespace: str) -> str:
+def model_card(sweep: SweepFolder, run: FinishedRun, namespace: str, seeds: str | None = None) -> str:
     """Return the card of one network: what it is, its objective, data, collapse, accuracy and gap, and how to use it.
 
     Its `model-index` has the run's numbers with every digit of `results.csv`.
+
+    Args:
+        sweep, run: the sweep, and the network.
+        namespace: user or organisation.
+        seeds: the [`seeds_table`] of its depth, which all cards of one share.
     """
-    row, config, siblings = run.row, run.config, sweep.runs_of(run.depth)
+    row, config = run.row, run.config
     task, auto_class = _task(config)
     dataset_title, hub_id, test_name = _dataset(row["dataset"])
     repo_id = model_repo(namespace, sweep.name, run.depth)
@@ -76,7 +81,6 @@ def model_card(sweep: SweepFolder, run: FinishedRun, namespace: str) -> str:
         eval_results=_evaluations(row, task, dataset_title, hub_id, test_name),
     )
     family = "residual network" if row["architecture"].startswith("L-RN") else "transformer"
-    compared = [name for name in _COMPARED if row[name] is not None]
     return _rendered(
         "model_card",
         card_data,
@@ -85,7 +89,7 @@ def model_card(sweep: SweepFolder, run: FinishedRun, namespace: str) -> str:
         results_url=f"{WEBSITE}/datasets/{results_repo(namespace, sweep.name)}",
         depth=run.depth,
         seed=run.seed,
-        main_seed=siblings[0].seed,
+        main_seed=sweep.runs_of(run.depth)[0].seed,
         family=family,
         hidden_size=config["hidden_size"],
         num_labels=len(config["id2label"]),
@@ -97,10 +101,7 @@ def model_card(sweep: SweepFolder, run: FinishedRun, namespace: str) -> str:
         l2_sentence=_l2_sentence(row),
         has_split=row["nc1_bound"] is not None,
         facts=[(title(name), digits(row[name])) for name in _FACTS if row[name] is not None],
-        seeds_table=_table(
-            ["seed", *map(title, compared)],
-            [[other.seed, *(other.row[name] for name in compared)] for other in siblings],
-        ),
+        seeds_table=seeds_table(sweep, run.depth) if seeds is None else seeds,
         train_samples=f"{run.metrics['train_samples']:,}",
         test_samples=f"{run.metrics['test_samples']:,}" if row["test_accuracy"] is not None else None,
         test_name=test_name,
@@ -111,6 +112,14 @@ def model_card(sweep: SweepFolder, run: FinishedRun, namespace: str) -> str:
         auto_class=auto_class,
         environment=_environment(run),
     )
+
+
+def seeds_table(sweep: SweepFolder, depth: int) -> str:
+    """Return the networks of one depth beside each other, as a Markdown table."""
+    runs = sweep.runs_of(depth)
+    compared = [name for name in _COMPARED if any(run.row[name] is not None for run in runs)]
+    rows = [[run.seed, *(run.row[name] for name in compared)] for run in runs]
+    return _table(["seed", *map(title, compared)], rows)
 
 
 def results_card(sweep: SweepFolder, namespace: str) -> str:

@@ -8,7 +8,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from huggingface_hub.utils import validate_repo_id
 
-from .card import collection_note, model_card, model_repo, results_card, results_repo, seed_branch
+from .card import collection_note, model_card, model_repo, results_card, results_repo, seed_branch, seeds_table
 from .manifest import MANIFEST, Manifest, hashes
 from .sweep_folder import SweepFolder
 
@@ -89,10 +89,11 @@ def plan_publication(sweep: SweepFolder, namespace: str, *, with_metric: bool = 
     table = {path.name: path for path in (sweep.folder / "results.csv", *sweep.figures)}
     known: dict[Path, list[str]] = {}
     states = []
+    seeds = {depth: seeds_table(sweep, depth) for depth in sweep.depths}
     for run in sweep.runs:
         repo_id, branch = model_repo(namespace, sweep.name, run.depth), seed_branch(run.seed)
         files = {path.name: path for path in run.files} | table
-        files["README.md"] = model_card(sweep, run, namespace).encode()
+        files["README.md"] = model_card(sweep, run, namespace, seeds[run.depth]).encode()
         state = _state(repo_id, "model", branch, files, sweep.configuration, known)
         if run is sweep.runs_of(run.depth)[0]:
             states.append(replace(state, branch="main"))
