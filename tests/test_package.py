@@ -58,7 +58,7 @@ def test_the_wheel_says_its_licence_and_its_command(wheel):
     information = {name.split("/", 1)[1]: name for name in wheel.namelist() if ".dist-info/" in name}
     metadata = wheel.read(information["METADATA"]).decode()
     assert "License-Expression: Apache-2.0" in metadata
-    assert "Requires-Python: >=3.10" in metadata
+    assert "Requires-Python: >=3.11" in metadata
     assert "licenses/LICENSE" in information
     assert b"hf-ncollapse = hf_ncollapse.cli:main" in wheel.read(information["entry_points.txt"])
 
