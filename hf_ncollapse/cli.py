@@ -1,22 +1,20 @@
 """The `hf-ncollapse` command."""
 
-import argparse
 import signal
 import sys
 from importlib.metadata import version
 
 from .commands import certify, install_metric, measure, publish, recipes, report, theory, train
 from .commands.lasting_output import lasting_output
+from .option_names import ForgivingNames
 
 # In the order of `--help`. `train` reads its own line, whose options are those of a recipe and of the Trainer.
 _COMMANDS = (train, recipes, measure, certify, theory, report, publish, install_metric)
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> ForgivingNames:
     """Return the parser; a command registers `run`, a function of the parsed arguments that returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="hf-ncollapse", description="Train, measure, certify and publish neural collapse."
-    )
+    parser = ForgivingNames(prog="hf-ncollapse", description="Train, measure, certify and publish neural collapse.")
     parser.add_argument("--version", action="version", version=f"hf_ncollapse {version('hf_ncollapse')}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)

@@ -50,6 +50,7 @@ def add(commands) -> None:
     )
     command.add_argument("--max-length", type=int, metavar="N", help="largest number of tokens of a text")
     command.add_argument("--batch-size", type=int, metavar="N", help="32 by default, 1024 for a sweep's run")
+    command.add_argument("--device", help='of torch, such as "cpu" or "cuda:1"; an accelerator where there is one')
     command.add_argument("--revision", help="branch, tag or commit of the model")
     command.add_argument("--trust-remote-code", action="store_true", help="run code that comes with the checkpoint")
     command.add_argument(
@@ -84,6 +85,8 @@ def run(options: argparse.Namespace) -> int:
     disable_progress_bar()  # of loading weights
     run = None if options.dataset else _run_data(options, model)
     checkpoint = load_checkpoint(options.model, revision=options.revision, trust_remote_code=options.trust_remote_code)
+    if options.device:
+        _move(checkpoint.model, options.device)
     keywords = {"measures": options.measures} if options.measures else {}
     if options.measures and len(options.measures) == 1:
         keywords["measures"] = options.measures[0]
@@ -128,6 +131,13 @@ def run(options: argparse.Namespace) -> int:
                 print(report.write(path if training is None else path.with_stem(f"{path.stem}-{split}")))
         training = report
     return 0
+
+
+def _move(model, device: str) -> None:
+    try:
+        model.to(device)
+    except (RuntimeError, AssertionError) as error:  # an unknown name; a torch built without it
+        raise ValueError(f"--device is {device!r}: {str(error).splitlines()[0]}") from None
 
 
 def _run_data(options: argparse.Namespace, folder: Path):

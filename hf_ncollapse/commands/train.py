@@ -93,7 +93,7 @@ def _main(arguments: list[str], prog: str) -> int:
 def add_options(parser) -> None:
     """Options of the command that are not part of a recipe."""
     parser.add_argument(
-        "--dry_run", action="store_true", help="print the runs, their time and size, and train nothing"
+        "--dry-run", action="store_true", help="print the runs, their time and size, and train nothing"
     )
     # In place of the Trainer's own option, which pushes one model and not a sweep.
     publishing = parser.add_argument_group("publishing", conflict_handler="resolve")

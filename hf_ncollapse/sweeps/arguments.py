@@ -17,6 +17,7 @@ from huggingface_hub.utils import validate_repo_id
 from transformers import HfArgumentParser
 
 from ..data import DataArguments
+from ..option_names import ForgivingNames
 from ..training.arguments import CollapseTrainingArguments
 
 # A recipe may list several values of these; every combination is a sweep of its own.
@@ -294,7 +295,7 @@ class _Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpF
     """Keep the description's lines and show the defaults."""
 
 
-class _RecipeParser(HfArgumentParser):
+class _RecipeParser(ForgivingNames, HfArgumentParser):
     """Raises a mistake instead of printing two hundred lines of usage before it."""
 
     def error(self, message: str):

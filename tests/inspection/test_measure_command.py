@@ -362,3 +362,11 @@ def test_theory_prints_the_optimum_and_its_geometry(capsys, options, shown):
     printed = capsys.readouterr().out
     for text in shown:
         assert text in printed
+
+
+def test_the_device_is_chosen_and_one_that_torch_does_not_have_is_named(folder, capsys):
+    command = ["measure", str(folder / "classifier"), "--dataset", str(folder / "reviews.csv"), "--device"]
+    assert main([*command, "cpu"]) == 0
+    capsys.readouterr()
+    assert main([*command, "abacus"]) == 2
+    assert "--device is 'abacus': Expected one of cpu" in capsys.readouterr().err
