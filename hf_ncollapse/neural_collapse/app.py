@@ -4,11 +4,13 @@ from pathlib import Path
 
 import evaluate
 import gradio as gr
+import pandas as pd
 import torch
 
 FOLDER = Path(__file__).parent
 METRIC = evaluate.load(str(FOLDER / "neural_collapse.py"))
 WIDTH, SAMPLES_A_CLASS = 64, 100
+SHOWN_SAMPLES = 400
 
 INTRODUCTION = """
 # Neural collapse
@@ -57,6 +59,19 @@ def measure(num_classes: float, within: float, geometry: float, seed: float):
     return [[name, f"{result[name]:.3g}", formula] for name, formula in result["conventions"].items()]
 
 
+def picture(num_classes: float, within: float, geometry: float, seed: float) -> pd.DataFrame:
+    """Some features in the plane in which the ETF is a regular polygon on the unit circle; two classes have a line."""
+    num_classes = int(num_classes)
+    features, labels, _ = make_features(num_classes, within, geometry, int(seed))
+    shown = torch.arange(len(labels)) % SAMPLES_A_CLASS < max(4, SHOWN_SAMPLES // num_classes)
+    features, labels = features[shown] - features.mean(0), labels[shown]
+    angles = 2 * torch.pi * torch.arange(num_classes) / num_classes
+    corners = torch.stack([angles.cos(), angles.sin()], dim=1)
+    frame = WIDTH**0.5 * simplex_frame(num_classes, torch.Generator().manual_seed(int(seed)))
+    x, y = (features @ torch.linalg.pinv(frame) @ corners).T.tolist()
+    return pd.DataFrame({"x": x, "y": y, "class": [str(label) for label in labels.tolist()]})
+
+
 def card() -> str:
     """The metric card without its YAML header."""
     return (FOLDER / "README.md").read_text(encoding="utf-8").split("---", 2)[2]
@@ -72,8 +87,12 @@ def build() -> gr.Blocks:
                 within = gr.Slider(0, 1, value=0.8, label="collapse of samples to their class mean (NC1)")
                 geometry = gr.Slider(0, 1, value=0.5, label="collapse of means and classifier to one ETF (NC2, NC3)")
                 seed = gr.Slider(0, 9, value=0, step=1, label="seed")
-            with gr.Column(scale=2):
                 inputs = [num_classes, within, geometry, seed]
+                plot = gr.ScatterPlot(
+                    picture(10, 0.8, 0.5, 0), x="x", y="y", color="class", x_lim=[-1.5, 1.5], y_lim=[-1.5, 1.5],
+                    x_title=" ", y_title=" ", height=380, label="features, in the plane of the ETF",
+                )  # fmt: skip
+            with gr.Column(scale=2):
                 table = gr.Dataframe(
                     value=measure(10, 0.8, 0.5, 0),
                     headers=["measure", "value", "formula"],
@@ -83,7 +102,9 @@ def build() -> gr.Blocks:
                     max_height=900,
                     column_widths=["30%", "15%", "55%"],
                 )
-        gr.on([slider.change for slider in inputs], measure, inputs, table, show_progress="hidden")
+        moved = [slider.change for slider in inputs]
+        gr.on(moved, measure, inputs, table, show_progress="hidden")
+        gr.on(moved, picture, inputs, plot, show_progress="hidden")
         with gr.Accordion("The metric card", open=False):
             gr.Markdown(card(), latex_delimiters=[])
     return page

@@ -1,6 +1,7 @@
 """The metric's folder is a Space as it stands: copied alone, its page starts and computes what a visitor asks for."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -24,6 +25,8 @@ from gradio_client import Client
 client = Client(sys.argv[1], verbose=False)
 shown = [client.predict(10, within, geometry, 3, api_name="/measure")
          for within, geometry in ((0, 0), (0.8, 0.5), (1, 1))]
+points = client.predict(10, 1, 1, 3, api_name="/picture")["data"]
+print("POINTS" + json.dumps(points))
 print("RESULT" + json.dumps([{name: float(value) for name, value, _ in table["data"]} for table in shown]))
 """
 
@@ -54,6 +57,10 @@ def test_the_page_starts_from_a_copy_of_the_folder_and_shows_collapse_in_every_m
         page.terminate()
         page.wait()
     assert visitor.returncode == 0, visitor.stderr
+    points = json.loads(re.search("^POINTS(.*)$", visitor.stdout, flags=re.MULTILINE)[1])
+    assert {(round(x, 4), round(y, 4)) for x, y, _ in points} == {
+        (round(math.cos(k * math.pi / 5), 4) + 0.0, round(math.sin(k * math.pi / 5), 4) + 0.0) for k in range(10)
+    }
     random, half, collapsed = json.loads(visitor.stdout.rpartition("RESULT")[2])
     assert set(collapsed) == {*measures.MEASURES}
     for name in ("nc1", "nc2", "nc2_means", "nc3"):
