@@ -43,8 +43,13 @@ def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(wheel):
         for path in (ROOT / "recipes").rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
+    explorer = {
+        f"hf_ncollapse/{path.relative_to(ROOT / 'spaces').as_posix()}"
+        for path in (ROOT / "spaces/explorer").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
     held = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    assert held == package | recipes
+    assert held == package | recipes | explorer
     for needed in (
         "hf_ncollapse/py.typed",
         "hf_ncollapse/neural_collapse/README.md",

@@ -16,6 +16,7 @@ def add(commands) -> None:
     command.add_argument("--private", action="store_true", help="make new repositories private")
     command.add_argument("--partial", action="store_true", help="publish a sweep without its unfinished runs")
     command.add_argument("--with-metric", action="store_true", help="publish the metric's Space as well")
+    command.add_argument("--with-explorer", action="store_true", help="publish a Space to look through the sweep in")
     command.add_argument(
         "--replace",
         action="store_true",
@@ -42,11 +43,13 @@ def run(options: argparse.Namespace) -> int:
             private=options.private,
             partial=options.partial,
             with_metric=options.with_metric,
+            with_explorer=options.with_explorer,
             replace=options.replace,
         )
         return 0
     sweep = read_sweep_folder(options.folder, partial=options.partial)
-    states = plan_publication(sweep, options.namespace, with_metric=options.with_metric).states
+    spaces = {"with_metric": options.with_metric, "with_explorer": options.with_explorer}
+    states = plan_publication(sweep, options.namespace, **spaces).states
     for state in states:
         print(f"{state.name}")
         print("\n".join(f"  {state.size(path):>12,}  {path}" for path in sorted(state.files)))

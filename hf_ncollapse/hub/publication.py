@@ -9,6 +9,7 @@ from huggingface_hub.repocard_data import model_index_to_eval_results
 from huggingface_hub.utils import validate_repo_id
 
 from .card import collection_note, model_card, model_repo, results_card, results_repo, seed_branch, seeds_table
+from .explorer import explorer_files, explorer_repo
 from .manifest import MANIFEST, Manifest, hashes
 from .sweep_folder import SweepFolder
 
@@ -75,13 +76,16 @@ class Publication:
     notes: dict[tuple[str, str], str]
 
 
-def plan_publication(sweep: SweepFolder, namespace: str, *, with_metric: bool = False) -> Publication:
+def plan_publication(
+    sweep: SweepFolder, namespace: str, *, with_metric: bool = False, with_explorer: bool = False
+) -> Publication:
     """Render all cards and list every state; needs no network.
 
     Args:
         sweep: the sweep.
         namespace: user or organisation.
         with_metric: the metric's Space too.
+        with_explorer: the Space in which the sweep is looked through too.
 
     Raises:
         ValueError: a name, card or note that the Hub would refuse; the message names it.
@@ -98,13 +102,16 @@ def plan_publication(sweep: SweepFolder, namespace: str, *, with_metric: bool = 
         if run is sweep.runs_of(run.depth)[0]:
             states.append(replace(state, branch="main"))
         states.append(state)
-    files = {**table, "sweep.json": sweep.folder / "sweep.json"}
+    files = table | {path.name: path for path in sweep.tables}
     files["README.md"] = results_card(sweep, namespace).encode()
     states.append(_state(results_repo(namespace, sweep.name), "dataset", "main", files, sweep.configuration, known))
     if with_metric:
         metric = {path.name: path for path in sorted(_METRIC_FOLDER.iterdir()) if path.is_file()}
         del metric["__init__.py"]
         states.append(_state(f"{namespace}/neural_collapse", "space", "main", metric, {}, known))
+    if with_explorer:
+        files = explorer_files(sweep)
+        states.append(_state(explorer_repo(namespace, sweep.name), "space", "main", files, sweep.configuration, known))
     for state in states:
         _check_state(state)
 
@@ -112,7 +119,10 @@ def plan_publication(sweep: SweepFolder, namespace: str, *, with_metric: bool = 
     notes |= {
         ("model", model_repo(namespace, sweep.name, depth)): collection_note(sweep, depth) for depth in sweep.depths
     }
-    notes |= {("space", state.repo_id): "The metric, to try." for state in states if state.kind == "space"}
+    if with_metric:
+        notes["space", f"{namespace}/neural_collapse"] = "The metric, to try."
+    if with_explorer:
+        notes["space", explorer_repo(namespace, sweep.name)] = "The sweep, to look through."
     first = sweep.results.iloc[0]
     description = f"{first['architecture']} on {first['dataset']}: neural collapse and gap against depth"
     for text, longest in ((description, LONGEST_DESCRIPTION), *((note, LONGEST_NOTE) for note in notes.values())):

@@ -28,6 +28,7 @@ def publish_sweep(
     private: bool = False,
     partial: bool = False,
     with_metric: bool = False,
+    with_explorer: bool = False,
     replace: bool = False,
     api: HfApi | None = None,
 ) -> str:
@@ -44,6 +45,7 @@ def publish_sweep(
         private: make new repositories and the Collection private.
         partial: publish the finished runs of a sweep that has unfinished ones.
         with_metric: publish the metric as a Space as well.
+        with_explorer: publish a Space in which to look through the sweep as well.
         replace: overwrite an earlier publication that has another configuration, or was changed on the Hub.
         api: the Hub and the login; huggingface_hub's own, `hf auth login`, by default.
 
@@ -55,7 +57,7 @@ def publish_sweep(
         PublicationError: the Hub refused something, the connection was lost for good, or Ctrl-C.
     """
     sweep = read_sweep_folder(folder, partial=partial)
-    publication = plan_publication(sweep, namespace, with_metric=with_metric)
+    publication = plan_publication(sweep, namespace, with_metric=with_metric, with_explorer=with_explorer)
     api = HfApi() if api is None else api
     branches = Branches(api)
     with TimeLimit() as limit:

@@ -20,6 +20,8 @@ from ..sweeps.summary import summarize
 
 # Those of the gap are drawn where there is an optimum.
 FIGURES = ("collapse.png", "gap.png", "gap_parts.png", "accuracy.png")
+# The last two are there when the networks were measured.
+TABLES = ("results.csv", "sweep.json", "layers.csv", "geometry.csv")
 # All that a run writes to be published, with the code that its configurations name; what else lies there stays there.
 _WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 _CONFIGURATIONS = ("config.json", "preprocessor_config.json", "processor_config.json", "tokenizer_config.json")
@@ -121,6 +123,10 @@ class SweepFolder:
         return [str(path.relative_to(self.folder)) for run in self.runs for path in run.left_out]
 
     @property
+    def tables(self) -> list[Path]:
+        return [self.folder / name for name in TABLES if (self.folder / name).is_file()]
+
+    @property
     def figures(self) -> list[Path]:
         return [self.folder / "figures" / name for name in FIGURES if (self.folder / "figures" / name).is_file()]
 
@@ -140,7 +146,7 @@ def read_sweep_folder(folder: Path, *, partial: bool = False) -> SweepFolder:
     folder = Path(folder)
     if not (folder / "sweep.json").is_file():
         raise FileNotFoundError(f"{folder} is no sweep's folder: it has no sweep.json")
-    published = ("sweep.json", "results.csv", "figures", *(f"figures/{name}" for name in FIGURES))
+    published = (*TABLES, "figures", *(f"figures/{name}" for name in FIGURES))
     _refuse_links([*map(folder.joinpath, published), *folder.glob("depth-*"), *folder.glob("depth-*/seed-*")])
     configuration = read_json(folder / "sweep.json")
     for name in filter(is_secret, configuration.get("training", {})):

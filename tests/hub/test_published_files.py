@@ -40,6 +40,7 @@ def test_what_no_run_writes_is_named_once_and_left_out(hub, sweep_copy, tmp_path
     "name",
     [
         "results.csv",
+        "geometry.csv",
         "figures",
         "figures/collapse.png",
         "depth-2",

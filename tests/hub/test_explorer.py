@@ -1,0 +1,147 @@
+"""The explorer's Space: published with its sweep it starts from its own files, and a visitor can click through it."""
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hub_server import WRITER
+from huggingface_hub import HfApi, constants
+
+from hf_ncollapse.hub.publish import publish_sweep
+
+EXPLORER = Path(__file__).parents[2] / "spaces/explorer"
+
+
+@pytest.fixture
+def published(hub, finished_sweep, monkeypatch) -> dict[str, bytes]:
+    """The files of the Space that comes with a sweep."""
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    api = HfApi(endpoint=hub.endpoint, token=WRITER)
+    publish_sweep(finished_sweep, "my-org", api=api, with_explorer=True)
+    return hub.repository("my-org/digits-rn1-explorer", "space").files()
+
+
+def test_a_sweep_is_published_with_its_explorer_and_the_tables_that_it_shows(hub, published, finished_sweep):
+    table = hub.repository("my-org/digits-rn1-results", "dataset").files()
+    for name in ("results.csv", "layers.csv", "geometry.csv", "sweep.json"):
+        assert published[f"sweeps/digits-rn1/{name}"] == table[name] == (finished_sweep / name).read_bytes()
+    assert published["app.py"] == (EXPLORER / "app.py").read_bytes()
+    assert b"sdk: gradio" in published["README.md"]
+    assert {"hf_ncollapse/__init__.py", "hf_ncollapse/sweeps/paper_figures.yaml", "publication.json"} <= set(published)
+    assert not [name for name in published if "__pycache__" in name]
+    requirements = published["requirements.txt"].decode().splitlines()
+    assert any(line.startswith("torch") for line in requirements)
+    assert not any("extra" in line or line.startswith("hf_ncollapse") for line in requirements)
+    (collection,) = hub.store.collections.values()
+    items = [(item["type"], item["id"], item["note"]["text"]) for item in collection["items"]]
+    assert ("space", "my-org/digits-rn1-explorer", "The sweep, to look through.") in items
+
+
+@contextlib.contextmanager
+def served(folder: Path, environment: dict[str, str]):
+    """The address of the page that a Space's folder starts."""
+    log = folder.parent / "log"
+    with log.open("w") as output:
+        page = subprocess.Popen(
+            [sys.executable, "app.py"],
+            cwd=folder,
+            env=environment | {"GRADIO_ANALYTICS_ENABLED": "False", "PYTHONUNBUFFERED": "1"},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        while (address := re.search(r"http://127\.0\.0\.1:\d+", log.read_text())) is None:
+            assert page.poll() is None, log.read_text()
+            time.sleep(0.1)
+        yield address[0]
+    finally:
+        page.terminate()
+        page.wait()
+
+
+@pytest.fixture
+def visitor():
+    """A page of a headless browser, which keeps the errors that it shows on its console."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("there is no chromium")
+    with playwright.sync_playwright() as browsers:
+        browser = browsers.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1200, "height": 900})
+        page.set_default_timeout(120_000)
+        yield page
+        browser.close()
+
+
+def open_tab(page, name: str) -> None:
+    page.get_by_role("tab", name=name, exact=True).click()
+
+
+def seen(page, text: str) -> None:
+    page.get_by_text(text).filter(visible=True).first.wait_for()
+
+
+@pytest.mark.slow
+def test_it_starts_offline_on_the_sweeps_beside_it_and_shows_another_when_asked(visitor, tmp_path):
+    folder = Path(shutil.copytree(EXPLORER, tmp_path / "space"))
+    root = str(EXPLORER.parents[1])
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home"), "PYTHONPATH": root}
+    with served(folder, environment) as address:
+        visitor.goto(address)
+        for name in sorted(path.name for path in (EXPLORER / "sweeps").iterdir()):
+            visitor.get_by_label("sweep", exact=True).click()
+            visitor.get_by_role("option", name=re.compile(f"^{name}:|{name}:")).click()
+            open_tab(visitor, "Against depth")
+            visitor.get_by_role("heading", name=name, exact=True).wait_for()
+            assert visitor.locator(".sweep-figure svg:visible").count() == 2
+        open_tab(visitor, "Inside the networks")
+        visitor.get_by_role("img", name="Collapse through the network").wait_for()
+        open_tab(visitor, "The classes")
+        shallow = visitor.get_by_role("img", name="The classes' geometry").inner_html()
+        visitor.get_by_role("slider").filter(visible=True).press("End")
+        visitor.wait_for_function(
+            "before => document.querySelector('svg[aria-label^=\"The classes\"]').innerHTML != before", arg=shallow
+        )
+        open_tab(visitor, "Your own J*")
+        seen(visitor, "0.02275937")  # ten classes, λ = 0.005, r = 8: the closed form
+        visitor.get_by_label("squared error").check()
+        seen(visitor, "an orthogonal frame")
+        seen(visitor, f"{0.005 / 2 / (64 / 10 + 0.005):.8f}")  # (λ/2) Σ π/(π r² + λ)
+
+
+@pytest.mark.slow
+def test_as_published_it_runs_from_its_own_files_and_opens_a_sweep_of_the_hub(hub, published, visitor, tmp_path):
+    folder = tmp_path / "space"
+    for name, content in published.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    # A second sweep, to go from and come back.
+    shutil.copytree(EXPLORER / "sweeps/mnist5k-rn1-demo", folder / "sweeps/mnist5k-rn1-demo")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment |= hub.environment(tmp_path, token=None)
+    where = [sys.executable, "-c", "import hf_ncollapse; print(hf_ncollapse.__file__)"]
+    found = subprocess.run(where, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    assert Path(found.stdout.strip()) == folder / "hf_ncollapse/__init__.py"
+    with served(folder, environment) as address:
+        visitor.goto(address)
+        visitor.get_by_role("heading", name="digits-rn1", exact=True).wait_for()
+        hub_id = visitor.get_by_label("or one on the Hub")
+        hub_id.fill("my-org/none")
+        visitor.get_by_role("button", name="Open").click()
+        seen(visitor, "No such sweep")
+        visitor.get_by_label("sweep", exact=True).click()
+        visitor.get_by_role("option", name=re.compile("^mnist5k-rn1-demo:")).click()
+        visitor.get_by_role("heading", name="mnist5k-rn1-demo", exact=True).wait_for()
+        hub_id.fill("my-org/digits-rn1")
+        visitor.get_by_role("button", name="Open").click()
+        visitor.get_by_role("heading", name="digits-rn1", exact=True).wait_for()
+        open_tab(visitor, "The classes")
+        visitor.get_by_role("img", name="The classes' geometry").wait_for()
