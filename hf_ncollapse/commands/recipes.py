@@ -20,10 +20,10 @@ def run(options: argparse.Namespace) -> int:
     if options.name is not None:
         print(find_recipe(options.name).read_text(encoding="utf-8"), end="")
         return 0
-    found = _packaged_recipes()
+    found = packaged_recipes()
     width = max(map(len, found))
     for name, path in found.items():
-        print(f"{name:{width}}  {textwrap.shorten(_first_sentence(path), 100, placeholder=' …')}")
+        print(f"{name:{width}}  {textwrap.shorten(first_sentence(path), 100, placeholder=' …')}")
     return 0
 
 
@@ -35,7 +35,7 @@ def find_recipe(name: str) -> Path:
     """
     if Path(name).is_file():
         return Path(name)
-    found = _packaged_recipes()
+    found = packaged_recipes()
     plain = name.removesuffix(".yaml").replace("-", "_")
     if plain not in found:
         raise FileNotFoundError(
@@ -44,14 +44,14 @@ def find_recipe(name: str) -> Path:
     return found[plain]
 
 
-def _packaged_recipes() -> dict[str, Path]:
+def packaged_recipes() -> dict[str, Path]:
     """Name to file; a checkout has them beside the package, an installation in it."""
     folder = next(folder for folder in (_PACKAGE / "recipes", _PACKAGE.parent / "recipes") if folder.is_dir())
     paths = sorted(path for path in folder.glob("*/*.yaml") if path.parent.name != "accelerate_configs")
     return {path.relative_to(folder).with_suffix("").as_posix(): path for path in paths}
 
 
-def _first_sentence(path: Path) -> str:
+def first_sentence(path: Path) -> str:
     """Of the comment that a recipe begins with."""
     lines = itertools.takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
     comment = " ".join(line.lstrip("# ") for line in lines)

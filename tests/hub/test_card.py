@@ -1,6 +1,7 @@
 """Cards say what the results table says, in metadata that the Hub takes."""
 
 import re
+import runpy
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -226,3 +227,8 @@ def test_the_committed_cards_agree_with_the_tables_beside_them(card):
         assert card_errors(text) == []
         for name, column in (("NC1", "nc1"), ("NC2", "nc2"), ("NC3", "nc3"), ("gap J − J*", "gap")):
             assert values["train", name] == row[column]
+
+
+def test_the_list_of_committed_sweeps_is_the_one_that_their_results_give():
+    folder = COMMITTED[0].parents[1]
+    assert runpy.run_path(str(folder / "index.py"))["index"]() == (folder / "README.md").read_text(encoding="utf-8")
