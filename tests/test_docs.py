@@ -31,11 +31,11 @@ DOCS = ROOT / "docs"
 README = ROOT / "README.md"
 PAGES = sorted(DOCS.rglob("*.md"))
 README_NOT_RUN = (
-    r"^make |^source |"  # the demo has a test of its own, the others are what runs this
+    r"^make |^source |^pip |"  # the demo has a test of its own, the others are what runs this
     r"^hf auth |^hf-ncollapse publish (?!.*--dry-run)|load_sweep\(|"  # a login, and what was published with it
     r"^hf-ncollapse measure textattack/|fashion_mnist/"  # models and data of the Hub, and hours
 )
-README_SLOW = r"mnist5k-rn1-demo|rn1_demo\.yaml"
+README_SLOW = r"rn1[-_]demo"
 _BLOCK = re.compile(
     r"(?:^<!-- (?P<mark>not run|slow): [^\n]+ -->\n)?^```(?P<language>\w+)\n(?P<code>.*?)^```$",
     re.MULTILINE | re.DOTALL,
@@ -209,7 +209,7 @@ def test_every_command_is_one_that_exists(page):
         elif words[0] == "make":
             assert words[1] in targets, step
         else:
-            assert words[:2] in (["hf", "auth"], ["source", ".venv/bin/activate"]), step
+            assert words[:2] in (["hf", "auth"], ["source", ".venv/bin/activate"], ["pip", "install"]), step
 
 
 def borrowed() -> dict[str, Path]:
