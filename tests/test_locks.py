@@ -1,17 +1,12 @@
 """What `make` installs is pinned by hash, and is what pyproject.toml and constraints.txt ask for."""
 
 import re
-import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    pytest.skip("tomllib came with Python 3.11", allow_module_level=True)
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
