@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..neural_collapse.class_statistics import ClassStatistics
-from ..neural_collapse.measures import MEASURES
+from ..neural_collapse.compute import MEASURES
 
 FEATURES = "features"
 
@@ -20,7 +20,7 @@ class LayerCollapse:
         pooling: how the module's output became one feature a sample.
         width: d.
         values: the measures, by name.
-        details: everything else that `neural_collapse.measures.compute` says: counts, ranks, conventions.
+        details: everything else that `neural_collapse.compute.compute` says: counts, ranks, conventions.
         left_out: measure to reason, for those without a value.
     """
 

@@ -1,6 +1,5 @@
 """Measure the collapse of a model that exists already: one forward pass, layer by layer, in constant memory."""
 
-import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +9,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ..neural_collapse import measures as collapse_measures
 from ..neural_collapse.class_statistics import ClassStatistics
+from ..neural_collapse.compute import MEASURES, compute, measure_names, renumber_classes, to_accumulate
 from .batches import LabelledBatches
 from .collapse_report import FEATURES, CollapseReport, LayerCollapse
 from .feature_tap import FeatureTap
@@ -55,7 +54,7 @@ def measure_collapse(
             classification; language models need none.
         split: which split of a dict of data sets.
         layers: "last" for the features alone, "all" for every block and the features, or names of modules.
-        measures: "paper", "all", or names (`neural_collapse.measures.MEASURES`). Those of W are of the features only.
+        measures: "paper", "all", or names (`neural_collapse.compute.MEASURES`). Those of W are of the features only.
             `nc4`, when named, costs a second pass; "all" leaves it out.
         classifier: name of the last linear layer; "auto" finds it; `None` takes the model's output as the feature, of
             a transformers model with a head the output of what is below the head.
@@ -90,7 +89,7 @@ def measure_collapse(
         ...     model, reviews.remove_columns("text"), layers="all", collate=DataCollatorWithPadding(tokenizer)
         ... )
     """
-    names = collapse_measures.measure_names(measures)
+    names = measure_names(measures)
     if pooling not in POOLINGS:
         raise ValueError(f"pooling must be {', '.join(POOLINGS)}, got {pooling!r}")
     if min_class_count is not None and min_class_count < 1:
@@ -203,11 +202,9 @@ class Measurement:
 
     def _empty_statistics(self, name: str) -> ClassStatistics:
         num_classes = 2 if self.tap.head is None else self.tap.head.module.out_features
-        return ClassStatistics(
-            num_classes,
-            second_moment="nc1_pinv" in self.options.names,
-            directions="nc3" in self.options.names and self._classifies(name),
-        )
+        classifies = self._classifies(name)
+        measured = [name for name in self.options.names if classifies or "classifier" not in MEASURES[name].needs]
+        return ClassStatistics(num_classes, **to_accumulate(measured))
 
     def _classifies(self, name: str) -> bool:
         """Whether a known W acts on the layer's features."""
@@ -248,18 +245,15 @@ class Measurement:
             reference = None if reference is None else reference.select_classes(kept.to(reference.device))
             weight = None if weight is None else weight[kept.to(weight.device)]
             bias = None if bias is None else bias[kept.to(bias.device)]
-        left_out = {}
+        left_out, reason = {}, self._reason_without_classifier(name)
         if weight is None:
-            left_out = {
-                measure: self._reason_without_classifier(name) for measure in options.names if _needs_w(measure)
-            }
+            left_out = {measure: reason for measure in options.names if "classifier" in MEASURES[measure].needs}
         if len(left_out) == len(options.names):
-            reason = self._reason_without_classifier(name)
             raise ValueError(
                 f"measures {', '.join(options.names)} have no value for layer {name!r}, as {reason}: add nc1"
             )
         is_everything = options.measures == "all"
-        found = collapse_measures.compute(
+        found = compute(
             statistics,
             classifier=weight,
             bias=bias,
@@ -276,6 +270,7 @@ class Measurement:
         if len(absent) <= 100:
             found["absent_classes"] = absent
         if num_rare:
+            renumber_classes(found, kept.nonzero().flatten())
             found["num_absent_classes"] = int((self.statistics[name].counts == 0).sum())
         return LayerCollapse(name, self.tap.pooling[name], width, values, found, left_out), num_rare
 
@@ -304,7 +299,3 @@ def _without_room(statistics: ClassStatistics) -> ClassStatistics:
     if statistics.num_samples == 0:
         return statistics
     return statistics.resized(max(2, int(statistics.counts.nonzero().max()) + 1))
-
-
-def _needs_w(measure: str) -> bool:
-    return "classifier" in inspect.signature(collapse_measures.MEASURES[measure][0]).parameters

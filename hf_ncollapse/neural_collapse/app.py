@@ -16,8 +16,9 @@ INTRODUCTION = """
 # Neural collapse
 
 A classifier's last-layer features collapse as training goes on: each class to its mean (NC1), the means to a simplex
-equiangular tight frame (NC2), the classifier's rows onto the means (NC3). **Every measure is 0 at exact collapse**
-(`nc2_identity` and `nc2_orthogonal` at that of squared error without a bias, to an orthogonal frame).
+equiangular tight frame (NC2), the classifier's rows onto the means (NC3). **A measure is 0 at exact collapse**, but
+for cosines, ranks and the margin (`nc2_identity` and `nc2_orthogonal` are 0 at that of squared error without a bias,
+to an orthogonal frame).
 
 Below, made-up features of width 64 move between two ends: at collapse 0, class means and classifier are random and
 samples scatter around them with σ = 1 in every direction; at collapse 1, all is exactly collapsed. Move the sliders
@@ -55,7 +56,14 @@ def make_features(num_classes: int, within: float, geometry: float, seed: int):
 def measure(num_classes: float, within: float, geometry: float, seed: float):
     """The table of measures: name, value and formula."""
     features, labels, classifier = make_features(int(num_classes), within, geometry, int(seed))
-    result = METRIC.compute(predictions=features, references=labels, classifier=classifier, measures="all")
+    strangers = torch.randn(SAMPLES_A_CLASS, WIDTH, generator=torch.Generator().manual_seed(int(seed) + 1))
+    result = METRIC.compute(
+        predictions=features,
+        references=labels,
+        classifier=classifier,
+        measures="all",
+        out_of_distribution=strangers,
+    )
     return [[name, f"{result[name]:.3g}", formula] for name, formula in result["conventions"].items()]
 
 

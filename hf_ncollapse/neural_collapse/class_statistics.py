@@ -5,6 +5,8 @@ their sum, their squared norms, and their unit vectors; NC1's pseudo-inverse for
 Sums of raw features would lose the variance to cancellation (E‖h‖² − ‖Eh‖² in float32 is wrong by 5× at mean 10,
 σ 1e-3), so each class is summed about a shift of its own: the mean of its first batch. Sums about different shifts
 describe the same data and convert into each other exactly, which is what makes `merge` and `all_reduce` possible.
+
+A long file, as all of it is one state and the ways in and out of it.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -13,10 +15,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-_SINGLE_PRECISION = (torch.float32, torch.float16, torch.bfloat16)
-_SAFE_SQUARED_NORMS = (1e-24, 1e32)
+from .batch_checks import as_batch, counted_samples, require_plausible
+
 _OF_CLASSES = {"counts", "_shifts", "_sums", "_squares", "_directions"}
-_LARGEST_SQUARABLE = 1e140
 _BLOCK_WIDTH = 128
 # Batches are worked through in pieces that stay in a processor's cache, or fill an accelerator.
 _CPU_ROWS, _ACCELERATOR_ROWS = 512, 16384
@@ -32,11 +33,15 @@ class ClassStatistics:
 
     Args:
         num_classes (`int`): K, at least 2. Labels are 0 … K − 1.
-        second_moment (`bool`): accumulate the d×d second moment, one gemm a batch; only `nc1_pinv` needs it.
+        second_moment (`bool`): accumulate the d×d second moment; `nc1_pinv`, `vci` and the ranks of features need it:
+            one gemm for every 512 samples or more.
         directions (`bool`): accumulate the sums of unit features, K×d; only `nc3` needs them.
         device: where the state lives; `None` takes the first batch's device (CPU where that has no float64).
 
-    Memory: 16·K·d bytes, 8·K·d more for the directions and 8·d² more for the second moment.
+    Memory: 16·K·d bytes, 8·K·d more for the directions and 8·d² more for the second moment; and room for a batch in
+    float64, with the second moment for at least 512 samples.
+
+    One thread at a time: give each its own statistics, and `merge` them.
 
     Example:
         >>> import torch
@@ -58,7 +63,7 @@ class ClassStatistics:
         self.has_second_moment = second_moment
         self.has_directions = directions
         self._device = None if device is None else torch.device(device)
-        self._workspace: Tensor | None = None
+        self._free_workspace()
 
     # --- what went in ------------------------------------------------------------------------------------------
 
@@ -75,19 +80,19 @@ class ClassStatistics:
             ValueError: the shapes disagree with each other or with earlier batches, a label is outside 0 … K − 1, or
                 a feature is NaN, infinite or too large to square in float64. The state is then left as it was.
         """
-        features, labels = drop_ignored(features, labels, self.num_classes, ignore_index)
+        features, labels = as_batch(features, labels)
         if self.num_features not in (None, features.shape[1]):
             raise ValueError(f"features must keep their width {self.num_features}, got {features.shape[1]}")
+        features = features.to(self._device or _with_float64(features.device))
+        features, labels = counted_samples(features, labels, self.num_classes, ignore_index)
         if len(labels) == 0:
             return
-        rows = _CPU_ROWS if features.device.type == "cpu" else _ACCELERATOR_ROWS
-        if self.num_features is None or len(features) > rows or features.dtype == torch.float64:
-            require_finite(features)
+        if not features.is_floating_point():
+            features = features.double()
         self._allocate(features.shape[1], features.device)
-        features, labels = features.to(self.device), labels.to(self.device, torch.int64)
-        with exact_products(self.device):
-            for start in range(0, len(labels), rows):
-                self._add(features[start : start + rows], labels[start : start + rows])
+        rows = _CPU_ROWS if self._device.type == "cpu" else _ACCELERATOR_ROWS
+        for piece, piece_labels in zip(features.split(rows), labels.split(rows), strict=True):
+            self._add(piece, piece_labels)
 
     # --- what comes out ----------------------------------------------------------------------------------------
 
@@ -128,6 +133,7 @@ class ClassStatistics:
         """
         self._require_samples()
         self._require_second_moment()
+        self._multiply_staged()
         second_moment = (self._second_moment - self._mean_deviations().T @ self._sums).triu_()
         return second_moment + second_moment.triu(1).T
 
@@ -143,6 +149,7 @@ class ClassStatistics:
         """
         self._require_samples()
         self._require_second_moment()
+        self._multiply_staged()
         return self._single_squares
 
     @property
@@ -163,16 +170,20 @@ class ClassStatistics:
         self._require_samples()
         return self.counts > 0
 
+    @torch.inference_mode(False)
     def resized(self, num_classes: int) -> "ClassStatistics":
         """The same samples among more classes, or fewer: classes cut off must be absent."""
         if num_classes < self.num_classes and bool((self.counts[num_classes:] > 0).any()):
             raise ValueError(f"cannot resize to {num_classes} classes: later ones have samples")
-        state = self.state_dict()
-        state["num_classes"] = num_classes
-        for name in _OF_CLASSES & state.keys():
-            tensor = state[name][:num_classes]
-            state[name] = torch.cat([tensor, tensor.new_zeros(num_classes - len(tensor), *tensor.shape[1:])])
-        return ClassStatistics.from_state_dict(state, device=self.device)
+        resized = ClassStatistics(
+            num_classes, second_moment=self.has_second_moment, directions=self.has_directions, device=self.device
+        )
+        if self.num_features is not None:
+            resized._allocate(self.num_features, self.device)
+            for name, tensor in self._tensors().items():
+                kept = tensor[:num_classes] if name in _OF_CLASSES else tensor
+                getattr(resized, name)[: len(kept)] = kept
+        return resized
 
     def grown_for(self, features: Tensor, labels: Tensor) -> "ClassStatistics":
         """The statistics with room for a batch, where K is learned from the labels: twice the classes, or all these.
@@ -220,6 +231,7 @@ class ClassStatistics:
             raise ValueError(f"cannot merge features of width {other.num_features} into width {self.num_features}")
         self._allocate(other.num_features, other.device)
         other = ClassStatistics.from_state_dict(other.state_dict(), device=self.device)
+        self._multiply_staged()
         new_classes = self.counts == 0
         self._shifts[new_classes] = other._shifts[new_classes]
         other._move_shifts(self._shifts)
@@ -251,6 +263,7 @@ class ClassStatistics:
         rank, world_size = dist.get_rank(), dist.get_world_size()
         owners = torch.where(self.counts > 0, rank, world_size)
         dist.all_reduce(owners, dist.ReduceOp.MIN)
+        self._multiply_staged()
         shifts = self._shifts.masked_fill((owners != rank).unsqueeze(1), 0)
         dist.all_reduce(shifts)
         self._move_shifts(shifts)
@@ -268,9 +281,7 @@ class ClassStatistics:
             "second_moment": self.has_second_moment,
             "directions": self.has_directions,
         }
-        return state | (
-            {} if self.num_features is None else {name: getattr(self, name) for name in self._tensor_names()}
-        )
+        return state | self._tensors()
 
     @torch.inference_mode(False)
     def load_state_dict(self, state: dict) -> None:
@@ -289,10 +300,11 @@ class ClassStatistics:
             if state[name] != value:
                 raise ValueError(f"cannot load a state with {name} {state[name]!r}: this has {value!r}")
         self.num_features = None
+        self._free_workspace()
         if state["num_features"] is not None:
             self._allocate(state["num_features"], state["counts"].device)
-            for name in self._tensor_names():
-                getattr(self, name).copy_(state[name])
+            for name, tensor in self._tensors().items():
+                tensor.copy_(state[name])
 
     @classmethod
     def from_state_dict(cls, state: dict, device=None) -> "ClassStatistics":
@@ -305,11 +317,10 @@ class ClassStatistics:
 
     def to(self, device) -> "ClassStatistics":
         """Move the state to `device`, which must know float64, and return self."""
+        for name, tensor in self._tensors().items():
+            setattr(self, name, tensor.to(device))
         self._device = torch.device(device)
-        self._workspace = None
-        if self.num_features is not None:
-            for name in self._tensor_names():
-                setattr(self, name, getattr(self, name).to(self._device))
+        self._free_workspace()
         return self
 
     def __repr__(self) -> str:
@@ -318,63 +329,91 @@ class ClassStatistics:
     # --- inside ------------------------------------------------------------------------------------------------
 
     def _add(self, features: Tensor, labels: Tensor) -> None:
-        new_classes = self._choose_shifts(features, labels)
-        # Large temporaries would be mapped and unmapped for every batch, which costs more than the arithmetic.
-        if self._workspace is None or len(self._workspace) < len(features):
-            self._workspace = torch.empty_like(features, dtype=torch.float64)
-        workspace = self._workspace[: len(features)]
-
-        deviations = torch.index_select(self._shifts, 0, labels, out=workspace)
+        self._choose_shifts(features, labels)
+        deviations = self._next_staged(len(features), is_single=features.dtype != torch.float64)
+        torch.index_select(self._shifts, 0, labels, out=deviations)
         torch.sub(features, deviations, out=deviations)
-        squared_norms = torch.linalg.vector_norm(deviations, dim=1).square_()
-        if not squared_norms.sum().isfinite():
-            self._shifts[new_classes] = 0
-            require_finite(features)
         self.counts.index_add_(0, labels, torch.ones_like(labels))
         self._sums.index_add_(0, labels, deviations)
-        self._squares.index_add_(0, labels, squared_norms)
+        self._squares.index_add_(0, labels, torch.linalg.vector_norm(deviations, dim=1).square_())
+        if self.has_directions:
+            norms = torch.linalg.vector_norm(features, dim=1, keepdim=True, dtype=torch.float64)
+            directions = self._scratch[: len(features)]
+            torch.div(features, norms.masked_fill_(norms == 0, 1), out=directions)
+            self._directions.index_add_(0, labels, directions)
+
+    # Products of few rows cost as much as those of many, for they rewrite the whole matrix. So deviations are staged,
+    # those of several small batches together, until the stage is full or somebody asks for the second moment. The
+    # memory is kept: large temporaries would be mapped and unmapped for every batch, which costs more than arithmetic.
+
+    def _next_staged(self, num_rows: int, *, is_single: bool) -> Tensor:
+        """Room for the deviations of a batch."""
+        needed = self._num_staged + num_rows
+        if self._num_staged and (needed > len(self._stage) or is_single != self._staged_is_single):
+            self._multiply_staged()
+        if self._stage is None or len(self._stage) < num_rows:
+            shape = (max(num_rows, _CPU_ROWS) if self.has_second_moment else num_rows, self.num_features)
+            self._stage = torch.empty(shape, dtype=torch.float64, device=self.device)
+            self._scratch = torch.empty_like(self._stage) if self.has_directions else None
+        start = self._num_staged
         if self.has_second_moment:
-            # A float32 gemm is half the price; it needs squares that neither overflow nor underflow in float32.
-            smallest, largest = _SAFE_SQUARED_NORMS
-            single = features.dtype in _SINGLE_PRECISION and bool(smallest < squared_norms.max() < largest)
-            if single:
-                deviations = deviations.float()
+            self._num_staged, self._staged_is_single = start + num_rows, is_single
+        return self._stage[start : start + num_rows]
+
+    def _free_workspace(self) -> None:
+        self._stage = self._scratch = None
+        self._num_staged, self._staged_is_single = 0, True
+
+    @torch.inference_mode(False)
+    def _multiply_staged(self) -> None:
+        """Add the products of the staged deviations to the second moment."""
+        if self._num_staged == 0:
+            return
+        deviations = self._stage[: self._num_staged]
+        self._num_staged = 0
+        unscale = torch.ones((), dtype=torch.float64, device=self.device)
+        if self._staged_is_single:
+            # A float32 gemm is half the price. Scaled by a power of 2, no square overflows or underflows in it.
+            smallest, largest = deviations.aminmax()
+            _, exponent = torch.frexp(torch.maximum(-smallest, largest))
+            unit = torch.ldexp(torch.ones_like(largest), exponent)
+            deviations, unscale = deviations.div_(unit).float(), unit.square()
+        with exact_products(self.device):
             # The matrix is symmetric: only the blocks on and above the diagonal are computed.
             for start in range(0, self.num_features, _BLOCK_WIDTH):
                 block = slice(start, start + _BLOCK_WIDTH)
                 products = deviations[:, block].T @ deviations[:, start:]
-                self._second_moment[block, start:] += products
-                if single:
-                    self._single_squares[block] += products.diagonal()
-        if self.has_directions:
-            directions = workspace.copy_(features)
-            norms = torch.linalg.vector_norm(directions, dim=1, keepdim=True)
-            self._directions.index_add_(0, labels, directions.div_(norms.masked_fill_(norms == 0, 1)))
+                self._second_moment[block, start:].addcmul_(products, unscale)
+                if self._staged_is_single:
+                    self._single_squares[block].addcmul_(products.diagonal(), unscale)
 
-    def _choose_shifts(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Give the classes seen for the first time, which are returned, the mean of their samples at hand."""
+    def _choose_shifts(self, features: Tensor, labels: Tensor) -> None:
+        """Give the classes seen for the first time the mean of their samples at hand."""
         if self._every_class_seen:
-            return labels[:0]
+            return
         first_seen = self.counts.index_select(0, labels) == 0
         classes, positions = labels[first_seen].unique(return_inverse=True)
         if len(classes) == 0:
             self._every_class_seen = bool((self.counts > 0).all())
-            return classes
+            return
         # About one of the samples: of samples that are all equal, the mean is then exact and the deviations are 0.
         first_features = features[first_seen].double()
         origins = self._shifts.new_empty(len(classes), self.num_features)
         origins[positions] = first_features
         sums = torch.zeros_like(origins).index_add_(0, positions, first_features - origins[positions])
         self._shifts[classes] = origins + sums / positions.bincount().unsqueeze(1)
-        return classes
 
     def _sum_names(self) -> list[str]:
         optional = ["_directions"] * self.has_directions
         optional += ["_second_moment", "_single_squares"] * self.has_second_moment
         return ["counts", "_sums", "_squares", *optional]
 
-    def _tensor_names(self) -> list[str]:
-        return ["_shifts", *self._sum_names()]
+    def _tensors(self) -> dict[str, Tensor]:
+        """The state by name, complete; empty before the first batch."""
+        if self.num_features is None:
+            return {}
+        self._multiply_staged()
+        return {name: getattr(self, name) for name in ["_shifts", *self._sum_names()]}
 
     def _move_shifts(self, shifts: Tensor) -> None:
         """Rewrite the sums about other shifts s', with m = s − s': h − s' = (h − s) + m."""
@@ -390,7 +429,7 @@ class ClassStatistics:
         if self.num_features is not None:
             return
         if self._device is None:
-            self._device = torch.device("cpu") if device.type == "mps" else device
+            self._device = _with_float64(device)
         self.num_features = num_features
         self._every_class_seen = False
         of_class, by_feature = (self.num_classes,), (self.num_classes, num_features)
@@ -417,85 +456,6 @@ class ClassStatistics:
             raise ValueError("the second moment was not accumulated: create ClassStatistics with second_moment=True")
 
 
-class HeldOutStatistics:
-    r"""Test samples measured about the *training* means: has what the measures read of `ClassStatistics`.
-
-    The scatter of class k is Σ ‖h − μ_k‖² over its test samples with the training mean μ_k, so test samples that
-    collapse to a point of their own do not count as collapsed. The means, and with them μ_G, are the training set's.
-
-    Args:
-        test (`ClassStatistics`): statistics of the test samples.
-        class_means (`Tensor`): the training set's `class_means`, K×d.
-        mean_counts (`Tensor`): the training set's `counts`, K integers.
-
-    Raises:
-        ValueError: the shapes differ, or a class has test samples but no training mean.
-    """
-
-    def __init__(self, test: ClassStatistics, class_means: Tensor, mean_counts: Tensor):
-        expected = (test.num_classes, test.num_features)
-        if tuple(class_means.shape) != expected or tuple(mean_counts.shape) != expected[:1]:
-            raise ValueError(
-                f"the training means must have the test statistics' classes and width {expected}, got shape "
-                f"{tuple(class_means.shape)} and {len(mean_counts)} counts"
-            )
-        self.test = test
-        self.class_means = class_means.to(test.device, torch.float64)
-        self.mean_counts = mean_counts.to(test.device)
-        self.num_classes, self.num_features, self.num_samples = *expected, test.num_samples
-        self.device, self.counts = test.device, test.counts
-        unknown = (self.present_classes & (self.mean_counts == 0)).nonzero().flatten().tolist()
-        if unknown:
-            raise ValueError(
-                f"{len(unknown)} classes have test samples but no training mean, the first: {unknown[:10]}"
-            )
-
-    @property
-    def within_class_scatter(self) -> Tensor:
-        """Σ over the test samples of class k of ‖h − μ_k‖², K values in float64."""
-        offsets = self._offsets()
-        return self.test.within_class_scatter + self.counts * torch.linalg.vecdot(offsets, offsets)
-
-    @property
-    def within_class_second_moment(self) -> Tensor:
-        """Σ over the test samples of (h − μ_y)(h − μ_y)ᵀ, d×d in float64."""
-        offsets = self._offsets()
-        return self.test.within_class_second_moment + (self.counts.unsqueeze(1) * offsets).T @ offsets
-
-    @property
-    def single_precision_squares(self) -> Tensor:
-        """What float32 rounded in the test samples' second moment, d values in float64."""
-        return self.test.single_precision_squares
-
-    @property
-    def direction_sums(self) -> Tensor:
-        """The test samples' Σ h/‖h‖, K×d in float64."""
-        return self.test.direction_sums
-
-    @property
-    def has_second_moment(self) -> bool:
-        """Whether the test statistics hold the second moment."""
-        return self.test.has_second_moment
-
-    @property
-    def has_directions(self) -> bool:
-        """Whether the test statistics hold the direction sums."""
-        return self.test.has_directions
-
-    @property
-    def present_classes(self) -> Tensor:
-        """Which classes have test samples, K booleans."""
-        return self.test.present_classes
-
-    def select_classes(self, selected: Tensor) -> "HeldOutStatistics":
-        """The same for some classes alone: no class left out may have test samples."""
-        test = self.test.select_classes(selected)
-        return HeldOutStatistics(test, self.class_means[selected], self.mean_counts[selected])
-
-    def _offsets(self) -> Tensor:
-        return self.test.class_means - self.class_means
-
-
 def exact_products(device: torch.device) -> AbstractContextManager:
     """Without autocast on a device: under it, float32 products run in bfloat16 or float16."""
     if not torch.amp.is_autocast_available(device.type):
@@ -503,78 +463,5 @@ def exact_products(device: torch.device) -> AbstractContextManager:
     return torch.autocast(device.type, enabled=False)
 
 
-def check_batch(features: Tensor, labels: Tensor) -> None:
-    """Raise a `ValueError` unless features are real N×d and labels N integers."""
-    if features.ndim != 2 or features.shape[1] == 0:
-        raise ValueError(f"features must be samples × width (N×d), got shape {tuple(features.shape)}")
-    if features.is_complex():
-        raise ValueError(f"features must be real, got {features.dtype}")
-    if features.is_floating_point() and features.element_size() < 2:
-        raise ValueError(f"features must be of 16 bits or more, got {features.dtype}: cast them, as with .bfloat16()")
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise ValueError(f"labels must be integers, got {labels.dtype}")
-    if labels.shape != features.shape[:1]:
-        raise ValueError(f"labels must have one entry a sample, ({len(features)},), got shape {tuple(labels.shape)}")
-
-
-def check_labels(labels: Tensor, num_classes: int, ignore_index: int | None = None) -> None:
-    """Raise a `ValueError` that names the first label that is neither in 0 … K − 1 nor ignored, and its position."""
-    if len(labels) == 0:
-        return
-    smallest, largest = map(int, labels.aminmax())
-    if smallest >= 0 and largest < num_classes:
-        return
-    bad = (labels < 0) | (labels >= num_classes)
-    if ignore_index is not None:
-        bad &= labels != ignore_index
-    if bad.any():
-        position = int(bad.nonzero()[0])
-        hint = "; pass ignore_index=-100 to skip such samples" if labels[position] == -100 else ""
-        raise ValueError(
-            f"labels must be in 0 … {num_classes - 1}, got {int(labels[position])} at position {position} "
-            f"({int(bad.sum())} labels in all){hint}"
-        )
-
-
-def require_plausible(labels: Tensor, num_samples: int, num_features: int) -> None:
-    """Raise a `ValueError` if the largest of some labels, from which K is learned, can only be a mistake."""
-    num_classes = int(labels.max()) + 1
-    if num_classes > 100 * num_samples and 8 * num_classes * num_features > 2**28:
-        raise ValueError(
-            f"labels must be 0 … K − 1, got {num_classes - 1} at position {int(labels.argmax())} among {num_samples} "
-            "samples: map them to whole numbers without gaps"
-        )
-
-
-def drop_ignored(
-    features: Tensor, labels: Tensor, num_classes: int, ignore_index: int | None = None
-) -> tuple[Tensor, Tensor]:
-    """Return a checked batch, as detached tensors, without the samples labelled `ignore_index`."""
-    features, labels = torch.as_tensor(features).detach(), torch.as_tensor(labels).detach()
-    check_batch(features, labels)
-    check_labels(labels, num_classes, ignore_index)
-    if ignore_index is None or not (labels == ignore_index).any():
-        return features, labels
-    kept = labels != ignore_index
-    return features[kept.to(features.device)], labels[kept]
-
-
-def require_finite(features: Tensor) -> None:
-    """Raise a `ValueError` that says how many features are NaN or infinite, and where, if any is."""
-    if features.dtype == torch.float64:
-        largest = float(features.abs().max()) if features.numel() else 0.0
-        if largest <= _LARGEST_SQUARABLE:
-            return
-        if largest < torch.inf:
-            raise ValueError(f"features must be small enough to square in float64, got values up to {largest:.3g}")
-    # NaN and infinity survive a sum, which is read ten times faster than every element is tested.
-    elif features.sum(dtype=torch.float32).isfinite():
-        return
-    bad = ~features.isfinite()
-    if bad.any():
-        row, column = bad.nonzero()[0].tolist()
-        num_nan, num_infinite = int(features.isnan().sum()), int(features.isinf().sum())
-        raise ValueError(
-            f"features must be finite, got {num_nan} NaN and {num_infinite} infinite values in "
-            f"{int(bad.any(dim=1).sum())} of {len(features)} samples, first in sample {row}, feature {column}"
-        )
+def _with_float64(device: torch.device) -> torch.device:
+    return torch.device("cpu") if device.type == "mps" else device

@@ -1,18 +1,34 @@
 """Neural collapse as an `evaluate` metric: NC1 to NC4 of any classifier's features."""
 
+from collections.abc import Iterable
+
 import datasets
 import evaluate
 import torch
 
+# evaluate copies the files that this one imports by name, and not what those import: so every sibling stands here. It
+# takes a comment behind such an import for an address.
+from .batch_checks import as_batch
 from .class_statistics import ClassStatistics
+from .compute import compute, may_look_again, measure_names, to_accumulate
 from .file_gather import file_gather
-from .measures import compute, measure_names
+from .frames import distance_to_frame
+from .held_out_statistics import HeldOutStatistics
+from .imbalance import nc2_seli
+from .jackknife import nc1_jackknife
+from .linear_choice import LinearChoice
+from .measures import nc1
+from .moments import class_means
+from .pairs import mean_over_pairs
 from .sample_buffer import SampleBuffer
+from .softmax_code import softmax_code_margin
+from .spectra import vci
+from .worst_classes import nc1_worst
 
 _DESCRIPTION = """\
 Neural collapse: towards the end of training, a classifier's last-layer features collapse to their class means (NC1),
 the means and the classifier's rows form a simplex equiangular tight frame (NC2), the two align (NC3), and the
-classifier decides by the nearest class mean (NC4). Every measure is 0 at exact collapse.
+classifier decides by the nearest class mean (NC4). A measure is 0 at exact collapse unless it says otherwise.
 """
 
 _CITATION = """\
@@ -40,28 +56,42 @@ Args:
     references: labels, N integers in 0 … K − 1.
     classifier: W, K×d, the last linear layer's weight (`model.classifier.weight`); the measures of W need it.
     bias: b, K values, the last linear layer's bias; `nc4` and `bias_collapse` use it.
-    measures: "paper" (nc1, nc2, nc3; the default), "all", one name or a list of names.
-    weighting: "class" (default: every class counts the same) or "sample" (every sample does).
+    measures: "paper" (nc1, nc2, nc3; the default, unless `evaluate.load` named others), "all", one name or several.
+    weighting: "class" (default: every class counts the same), "sample" (every sample does) or "hybrid" (samples within
+        classes, classes between them, as published code does).
     absent: what classes without samples get: "error" (default) or "exclude".
     ignore_index: skip samples with this label, often -100.
     num_classes: K, where no classifier says it; the largest label and one otherwise.
     training_statistics: of the training set, as `metric.statistics()` returns them after adding it: measures test
         samples about the training set's class means.
+    out_of_distribution: features of inputs of no class, M×d; `nc5` needs them.
+    per_class: add `per_class`, what each class contributes and which class is closest to it.
+    standard_errors: add the standard errors of nc1 and nc3 and the bias of nc1, by the jackknife.
 Returns:
     A dict with each measure under its name:
+    nc0, nc0_relative: norm of the sum of W's rows, and in units of W's.
     nc1: tr Σ_W / tr Σ_B, within-class over between-class variability.
     nc1_pinv: tr(Σ_W Σ_B⁺)/K; `nc1_pinv_rank` is the rank it used.
     nc1_cdnv: class-distance normalised variance.
+    nc1_worst: nc1 of the class that scatters most; `nc1_worst_class` is which.
+    vci: variability collapse index, 1 − tr(Σ_T⁺ Σ_B)/rank Σ_B.
     nc2, nc2_means: distance of W Wᵀ, of the centred class means' Gram matrix, to the closest simplex ETF's (NC2A).
     nc2_identity: distance of W Wᵀ to the closest multiple of I, the optimum of squared error without a bias (NC2B).
     nc2_etf: distance of W Wᵀ to a simplex ETF's Gram matrix, both at unit norm.
     nc2_orthogonal: distance of the uncentred class means' Gram matrix to an orthogonal frame's.
     nc2_equinorm, nc2_equinorm_classifier: spread of the lengths of class means, of W's rows.
     nc2_equiangular, nc2_equiangular_classifier: mean distance of their cosines to −1/(K − 1).
+    nc2_worst: the same for the two closest class means; `nc2_worst_pair` are which.
+    nc2_seli, nc2_means_seli: distance of W Wᵀ, of the class means' Gram matrix, to what their class counts call for.
+    minority_cosine, minority_cosine_classifier: mean cosine of the rarest classes' means, rows of W.
+    stable_rank, effective_rank, stable_rank_classifier, effective_rank_classifier: of centred features, of W.
+    softmax_code_margin: least distance of a unit row of W to the hull of the others: large at collapse, for K > d + 1.
     gnc2, gnc2_excess: hyperspherical uniformity of the class means, and above its value at the ETF.
     nc3: one minus the mean cosine of a feature and its class's row of W.
     nc3_self_duality, nc3_etf, nc3_uniformity: distance of W to the class means, of W Ṁᵀ to an ETF, spread of cosines.
+    nc3_worst: one minus the cosine of W's row and the class mean, at the worst class; `nc3_worst_class` is which.
     nc4: share of samples where argmax(W h + b) is not the nearest class mean.
+    nc5: mean absolute cosine of the class means and the mean of out-of-distribution features.
     bias_collapse: ‖W μ_G + b‖.
     Besides: num_samples, num_classes, num_absent_classes, absent_classes, weighting, class_means, conventions (the
     formula of each measure), left_out (what "all" could not compute, and why).
@@ -84,13 +114,42 @@ class NeuralCollapse(evaluate.Metric):
     samples of 512 float32), and then `nc4` and everything else can be computed; more are streamed into statistics of
     constant size, and what needs a second look at the features is left out or, if named, an error.
 
+    Who says at once what is wanted, `evaluate.load("neural_collapse", measures="nc1", num_classes=50257)`, pays for
+    nothing else: features are kept only if one of the measures may need a second look at them, the streamed statistics
+    hold what the measures need, and their K classes from the start.
+
+    One thread at a time, as for `ClassStatistics`.
+
     After an error in a `compute` that was given no samples itself, those added before are still there.
+
+    Args:
+        measures: what `compute` gives unless told otherwise, "paper" if not given; and all that it can give once the
+            features were streamed.
+        num_classes (`int`, *optional*): K; a label above is then refused when it is added.
+        keep_features_mib (`float`, *optional*): MiB of features to keep; 128 if not given, and 0 if `measures` need
+            no second look.
     """
 
-    def __init__(self, *args, keep_features_mib: float = 128, **kwargs):
+    def __init__(
+        self,
+        *args,
+        measures: str | Iterable[str] | None = None,
+        num_classes: int | None = None,
+        keep_features_mib: float | None = None,
+        **kwargs,
+    ):
+        self._measures = "paper" if measures is None else measures
+        self._num_classes = num_classes
+        named = None if measures is None else measure_names(measures)
+        if keep_features_mib is None:
+            keep_features_mib = 128 if named is None or may_look_again(named) else 0
         self._max_bytes = int(keep_features_mib * 2**20)
-        self._buffer = SampleBuffer(self._max_bytes)
+        self._accumulated = {} if named is None else to_accumulate(named)
+        self._buffer = self._empty_buffer()
         super().__init__(*args, **kwargs)
+
+    def _empty_buffer(self) -> SampleBuffer:
+        return SampleBuffer(self._max_bytes, num_classes=self._num_classes, **self._accumulated)
 
     def _info(self):
         return evaluate.MetricInfo(
@@ -141,7 +200,7 @@ class NeuralCollapse(evaluate.Metric):
             failed = False
         finally:
             if given or not failed:
-                self._buffer = SampleBuffer(self._max_bytes)
+                self._buffer = self._empty_buffer()
         return result
 
     def statistics(self, *, num_classes=None, ignore_index=None) -> ClassStatistics:
@@ -150,9 +209,9 @@ class NeuralCollapse(evaluate.Metric):
         Those of the training set are what `compute(training_statistics=…)` takes to measure a test set.
         """
         statistics, _ = self._buffer.summarize(
-            num_classes, second_moment=True, directions=True, ignore_index=ignore_index
+            num_classes or self._num_classes, second_moment=True, directions=True, ignore_index=ignore_index
         )
-        self._buffer = SampleBuffer(self._max_bytes)
+        self._buffer = self._empty_buffer()
         return statistics
 
     def _compute(
@@ -161,14 +220,19 @@ class NeuralCollapse(evaluate.Metric):
         *,
         classifier=None,
         bias=None,
-        measures="paper",
+        measures=None,
         weighting="class",
         absent="error",
         ignore_index=None,
         num_classes=None,
         training_statistics=None,
+        out_of_distribution=None,
+        per_class=False,
+        standard_errors=False,
     ):
+        measures = self._measures if measures is None else measures
         names = measure_names(measures)
+        num_classes = num_classes or self._num_classes
         if classifier is not None:
             classifier = _as_tensor(classifier)
             num_classes = num_classes or len(classifier)
@@ -176,8 +240,7 @@ class NeuralCollapse(evaluate.Metric):
             num_classes = num_classes or training_statistics.num_classes
         statistics, batches = buffer.summarize(
             num_classes,
-            second_moment="nc1_pinv" in names,
-            directions="nc3" in names,
+            **to_accumulate(names),
             ignore_index=ignore_index,
         )
         return compute(
@@ -190,6 +253,9 @@ class NeuralCollapse(evaluate.Metric):
             training_statistics=training_statistics,
             batches=batches,
             ignore_index=ignore_index,
+            out_of_distribution=None if out_of_distribution is None else _as_tensor(out_of_distribution),
+            per_class=per_class,
+            standard_errors=standard_errors,
         )
 
     def _gathered(self):
@@ -206,7 +272,7 @@ class NeuralCollapse(evaluate.Metric):
         )
         if states is None:
             return None
-        gathered = SampleBuffer(self._max_bytes)
+        gathered = self._empty_buffer()
         for state in states:
             gathered.merge(SampleBuffer.from_state_dict(state))
         return gathered

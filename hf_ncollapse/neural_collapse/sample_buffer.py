@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from .class_statistics import ClassStatistics, check_batch, check_labels, require_finite, require_plausible
+from .batch_checks import as_batch, check_labels, require_finite, require_plausible
+from .class_statistics import ClassStatistics
 
 
 class SampleBuffer:
@@ -14,10 +15,16 @@ class SampleBuffer:
 
     Args:
         max_bytes (`int`): bytes of features to keep at most; 0 streams from the first batch on.
+        num_classes (`int`, *optional*): K, where it is known from the start: the statistics never have to grow.
+        second_moment, directions (`bool`): what statistics of streamed features accumulate.
     """
 
-    def __init__(self, max_bytes: int):
+    def __init__(
+        self, max_bytes: int, *, num_classes: int | None = None, second_moment: bool = True, directions: bool = True
+    ):
         self.max_bytes = max_bytes
+        self.num_classes = num_classes
+        self.accumulated = {"second_moment": second_moment, "directions": directions}
         self.num_features: int | None = None
         self._labels: list[Tensor] = []
         self._features: list[Tensor] = []
@@ -31,31 +38,34 @@ class SampleBuffer:
         """Copy a batch in.
 
         Raises:
-            ValueError: features are not finite, real and N×d with the width of those before, or labels not N integers.
-                Features with a negative label, which may be one to ignore, are not looked at.
+            ValueError: features are not finite, real and N×d with the width of those before, or labels not N integers
+                below K if that is known. Negative labels are judged at the end, when it is known which to ignore;
+                their features are not looked at.
         """
-        check_batch(features, labels)
+        features, labels = as_batch(features, labels)
         if self.num_features not in (None, features.shape[1]):
             raise ValueError(f"features must keep their width {self.num_features}, got {features.shape[1]}")
-        counted = (labels >= 0).to(features.device)
-        require_finite(features if counted.all() else features.masked_fill(~counted.unsqueeze(1), 0))
-        labels = labels.detach().to("cpu", torch.int64, copy=True)
+        labels = labels.to("cpu", torch.int64, copy=True)
+        if self.num_classes is not None:
+            check_labels(labels.clamp(min=0), self.num_classes)
         num_bytes = self._num_bytes + features.numel() * features.element_size()
         if self._streamed is None and num_bytes <= self.max_bytes:
-            self._features.append(features.detach().clone())
+            counted = (labels >= 0).to(features.device)
+            require_finite(features if counted.all() else features.masked_fill(~counted.unsqueeze(1), 0))
+            self._features.append(features.clone())
         else:
             self.stream()
-            self._streamed = _with_batch(self._streamed, features, labels)
+            self._stream_batch(features, labels)
         self._labels.append(labels)
         self.num_features, self._num_bytes = features.shape[1], num_bytes
 
     def stream(self) -> None:
         """Turn the features kept so far into statistics."""
         if self._streamed is None:
-            streamed = ClassStatistics(2, second_moment=True)
+            self._streamed = ClassStatistics(self.num_classes or 2, **self.accumulated)
             for features, labels in zip(self._features, self._labels, strict=True):
-                streamed = _with_batch(streamed, features, labels)
-            self._streamed, self._features = streamed, []
+                self._stream_batch(features, labels)
+            self._features = []
 
     def merge(self, other: "SampleBuffer") -> None:
         """Append the samples of `other`, which gives up its own."""
@@ -63,8 +73,8 @@ class SampleBuffer:
             self.stream()
             other.stream()
             num_classes = max(self._streamed.num_classes, other._streamed.num_classes)
-            self._streamed = self._streamed.resized(num_classes)
-            self._streamed.merge(other._streamed.resized(num_classes))
+            self._streamed = _of_size(self._streamed, num_classes)
+            self._streamed.merge(_of_size(other._streamed, num_classes))
         self._features += other._features
         self._labels += other._labels
         self.num_features = self.num_features or other.num_features
@@ -95,7 +105,7 @@ class SampleBuffer:
                     f"ignore_index={ignore_index} came too late, the features no longer fit into memory and were "
                     "streamed: use a negative label, or keep more features"
                 )
-            return self._streamed.resized(num_classes), None
+            return _of_size(self._streamed, num_classes), None
         statistics = ClassStatistics(num_classes, second_moment=second_moment, directions=directions)
         batches = self._rebatched()
         for batch in batches:
@@ -108,18 +118,29 @@ class SampleBuffer:
             "labels": self._labels,
             "features": self._features,
             "num_features": self.num_features,
+            "num_classes": self.num_classes,
+            "accumulated": self.accumulated,
             "streamed": None if self._streamed is None else self._streamed.state_dict(),
         }
 
     @classmethod
     def from_state_dict(cls, state: dict) -> "SampleBuffer":
         """The buffer that `state_dict` described."""
-        buffer = cls(max_bytes=0)
+        buffer = cls(max_bytes=0, num_classes=state["num_classes"], **state["accumulated"])
         buffer._labels, buffer._features = state["labels"], state["features"]
         buffer.num_features = state["num_features"]
         if state["streamed"] is not None:
             buffer._streamed = ClassStatistics.from_state_dict(state["streamed"])
         return buffer
+
+    def _stream_batch(self, features: Tensor, labels: Tensor) -> None:
+        counted = labels >= 0
+        if not counted.all():
+            require_finite(features.masked_fill(~counted.to(features.device).unsqueeze(1), 0))
+            features, labels = features[counted.to(features.device)], labels[counted]
+        if self.num_classes is None:
+            self._streamed = self._streamed.grown_for(features, labels)
+        self._streamed.update(features, labels)
 
     def _rebatched(self) -> list[tuple[Tensor, Tensor]]:
         """The kept samples, with runs of small batches (`add` makes batches of one) joined."""
@@ -137,11 +158,5 @@ class SampleBuffer:
         ]
 
 
-def _with_batch(statistics: ClassStatistics, features: Tensor, labels: Tensor) -> ClassStatistics:
-    """The statistics with a batch more; negative labels are judged at the end, when it is known which to ignore."""
-    counted = labels >= 0
-    if not counted.all():
-        features, labels = features[counted.to(features.device)], labels[counted]
-    statistics = statistics.grown_for(features, labels)
-    statistics.update(features, labels)
-    return statistics
+def _of_size(statistics: ClassStatistics, num_classes: int) -> ClassStatistics:
+    return statistics if statistics.num_classes == num_classes else statistics.resized(num_classes)

@@ -42,6 +42,8 @@ from hf_ncollapse import (
 from hf_ncollapse.inspection import measure_collapse
 from hf_ncollapse.neural_collapse import measures
 from hf_ncollapse.neural_collapse.class_statistics import ClassStatistics
+from hf_ncollapse.neural_collapse.compute import compute
+from hf_ncollapse.neural_collapse.held_out_statistics import HeldOutStatistics
 
 K = 5
 SMALL_TEXT = {
@@ -213,7 +215,7 @@ def test_the_features_are_what_the_classifier_turns_into_the_logits(name):
     torch.testing.assert_close(measured.class_means, expected.class_means, atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(measured.within_class_scatter, expected.within_class_scatter, atol=1e-5, rtol=1e-5)
     for measure in ("nc1", "nc2", "nc2_means", "nc3"):
-        by_hand = measures.compute(expected, classifier=head.weight, measures=[measure])[measure]
+        by_hand = compute(expected, classifier=head.weight, measures=[measure])[measure]
         assert report[measure] == pytest.approx(by_hand, rel=1e-5)
 
 
@@ -552,7 +554,7 @@ def test_test_samples_are_measured_about_the_training_means():
     same = measure_collapse(model, train, layers="all", training=training)
     assert same["nc1"] == pytest.approx(training["nc1"], rel=1e-9)
     report = measure_collapse(model, test, training=training)
-    statistics = measures.HeldOutStatistics(
+    statistics = HeldOutStatistics(
         report.statistics["features"],
         training.statistics["features"].class_means,
         training.statistics["features"].counts,
@@ -598,7 +600,9 @@ def test_a_causal_language_models_classes_are_its_next_tokens():
     assert report["nc3"] == pytest.approx(measures.nc3(statistics, weight), rel=1e-5)
     assert report.num_rare_classes == int(((counts > 0) & (counts < 5)).sum())
     assert report.layers[-1].details["num_absent_classes"] == int((counts == 0).sum())
-    second = measure_collapse(model, batches, min_class_count=5, measures=["nc1", "nc4"])
+    second = measure_collapse(model, batches, min_class_count=5, measures=["nc1", "nc1_worst", "nc4"])
+    worst = int((statistics.within_class_scatter / statistics.counts).argmax())
+    assert second.layers[-1].details["nc1_worst_class"] == int(classes[worst])
     means = statistics.class_means
     nearest = torch.cdist(features[kept].double(), means).argmin(1)
     said = (features[kept].double() @ weight.double().T).argmax(1)
@@ -747,7 +751,7 @@ def test_reports_are_written_as_tables_and_figures(tmp_path):
     report = measure_collapse(model, make_batches(model, (20,)), layers="all", measures="all")
     lines = report.write(tmp_path / "out" / "collapse.csv").read_text().splitlines()
     assert len(lines) == 4
-    assert lines[0].startswith("layer,pooling,width,num_samples,num_classes,nc1,")
+    assert lines[0].startswith("layer,pooling,width,num_samples,num_classes,nc0,")
     assert '"left_out"' in report.write(tmp_path / "collapse.json").read_text()
     from PIL import Image
 

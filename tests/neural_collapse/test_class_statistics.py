@@ -11,8 +11,10 @@ import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from processes import run_in_processes
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from hf_ncollapse.neural_collapse.class_statistics import ClassStatistics, require_finite
+from hf_ncollapse.neural_collapse.batch_checks import require_finite
+from hf_ncollapse.neural_collapse.class_statistics import ClassStatistics
 
 NUM_CLASSES, WIDTH = 4, 6
 
@@ -399,3 +401,63 @@ def test_constant_features_deviate_by_nothing():
     assert torch.equal(statistics.class_means, torch.full_like(statistics.class_means, 0.1))
     assert not statistics.within_class_scatter.any()
     assert not statistics.within_class_second_moment.any()
+
+
+class HostReads(TorchDispatchMode):
+    """Counts what an accelerator would have to wait for: numbers and sizes that the host reads from tensors."""
+
+    READS = ("_local_scalar_dense", "nonzero", "unique", "masked_select", "equal", "bincount")
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        name = function.name().split("::")[1]
+        indices = arguments[1] if name.startswith("index.") else ()
+        by_mask = any(index is not None and index.dtype == torch.bool for index in indices)
+        if by_mask or any(read in name for read in self.READS):
+            self.names.append(name)
+        return function(*arguments, **(keywords or {}))
+
+
+@pytest.mark.parametrize("ignore_index", [None, -100])
+@pytest.mark.parametrize("second_moment", [True, False])
+def test_an_update_reads_from_the_device_once_when_every_class_was_seen(ignore_index, second_moment, monkeypatch):
+    features, labels = make_data(num_samples=1200, dtype=torch.float32)
+    statistics = ClassStatistics(NUM_CLASSES, second_moment=second_moment)
+    for _ in range(2):
+        statistics.update(features, labels)
+    lists, as_list = [], torch.Tensor.tolist
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda tensor: (lists.append(tensor), as_list(tensor))[1])
+    if ignore_index is not None:
+        labels = labels.masked_fill(torch.arange(1200) % 3 == 0, ignore_index)
+    for size in (1200, 300, 300):
+        lists.clear()
+        with HostReads() as reads:
+            statistics.update(features[:size], labels[:size], ignore_index=ignore_index)
+        assert (len(lists), reads.names) == (1, [])
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    dtypes=st.lists(st.sampled_from([torch.float32, torch.float64, torch.int32, torch.bfloat16]), min_size=1),
+    scale=st.sampled_from([1e-40, 1e-3, 1.0, 1e30]),
+)
+def test_batches_of_any_sizes_and_types_are_staged_together(seed, dtypes, scale):
+    features, labels = make_data(seed, num_samples=600, mean=1.0, scale=10.0)
+    statistics, start = ClassStatistics(NUM_CLASSES, second_moment=True), 0
+    seen = []
+    for index, dtype in enumerate(dtypes):
+        stop = start + (1, 7, 50, 3)[index % 4]
+        batch = (features[start:stop] * (1 if dtype == torch.int32 else scale)).to(dtype)
+        statistics.update(batch, labels[start:stop])
+        seen.append(batch.double())
+        start = stop
+        if index % 3 == 2:
+            _ = statistics.within_class_second_moment
+    exact, labels = torch.cat(seen), labels[:start]
+    centred = exact - statistics.class_means[labels]
+    expected = centred.T @ centred
+    assert (statistics.within_class_second_moment - expected).norm() <= 1e-6 * expected.norm()

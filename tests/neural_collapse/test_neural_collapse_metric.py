@@ -10,6 +10,7 @@ from processes import run_in_processes
 
 from hf_ncollapse.neural_collapse import measures
 from hf_ncollapse.neural_collapse.class_statistics import ClassStatistics
+from hf_ncollapse.neural_collapse.compute import MEASURES, compute
 
 METRIC_FILE = Path(measures.__file__).with_name("neural_collapse.py")
 COUNTS = [30, 20, 10, 5]
@@ -44,13 +45,13 @@ def expected_result(samples, **options):
     statistics = ClassStatistics(len(COUNTS), second_moment=True)
     statistics.update(features, labels)
     options = {"batches": [(features, labels)]} | options
-    return measures.compute(statistics, classifier=classifier, bias=bias, measures="all", **options)
+    return compute(statistics, classifier=classifier, bias=bias, measures="all", **options)
 
 
 def assert_same_result(actual, expected):
     assert list(actual) == list(expected)
     for name, value in expected.items():
-        assert actual[name] == (pytest.approx(value, rel=1e-6) if name in measures.MEASURES else value), name
+        assert actual[name] == (pytest.approx(value, rel=1e-6) if name in MEASURES else value), name
 
 
 @pytest.mark.parametrize("weighting", ["class", "sample"])
@@ -168,7 +169,7 @@ def test_test_samples_are_measured_about_training_means(load, samples):
     training, test = ClassStatistics(4), ClassStatistics(4, second_moment=True)
     training.update(features[:40], labels[:40])
     test.update(features[40:], labels[40:])
-    expected = measures.compute(
+    expected = compute(
         test,
         classifier=classifier,
         bias=bias,
@@ -245,7 +246,7 @@ def test_it_reads_well(load):
     metric = load()
     assert set(metric.features) == {"predictions", "references"}
     assert "predictions: features, N×d" in metric.inputs_description
-    for name in measures.MEASURES:
+    for name in MEASURES:
         assert name in metric.inputs_description
     assert "classifier: W, K×d" in metric.compute.__doc__
 
@@ -321,3 +322,54 @@ def test_inference_mode_around_the_first_batch_changes_nothing(load, samples, ke
 def test_what_is_no_array_is_an_error_that_says_what_to_give(load, samples, arguments, message):
     with pytest.raises(ValueError, match=message):
         load().compute(**({"predictions": samples[0], "references": samples[1]} | arguments))
+
+
+def test_measures_said_when_loading_are_all_that_is_paid_for(load, samples, monkeypatch):
+    features, labels, classifier, _ = samples
+    metric = load(measures=["nc1", "nc2"], num_classes=4)
+    # The metric runs a copy of the modules, and it is the copy's class that makes statistics.
+    copied = type(metric._buffer).stream.__globals__["ClassStatistics"]
+    made, make = [], copied.__init__
+
+    def recorded(self, num_classes, **options):
+        made.append((num_classes, options))
+        make(self, num_classes, **options)
+
+    monkeypatch.setattr(copied, "__init__", recorded)
+    for part in (slice(0, 30), slice(30, None)):
+        metric.add_batch(predictions=features[part], references=labels[part])
+    expected = expected_result(samples)
+    result = metric.compute(classifier=classifier)
+    assert made == [(4, {"second_moment": False, "directions": False})]
+    for name in ("nc1", "nc2"):
+        assert result[name] == pytest.approx(expected[name], rel=1e-9)
+    assert "nc3" not in result
+
+    metric.add_batch(predictions=features, references=labels)
+    with pytest.raises(ValueError, match="nc3 needs statistics made with directions=True"):
+        metric.compute(classifier=classifier, measures="nc3")
+    result = metric.compute(classifier=classifier, measures="nc2_means")
+    assert result["nc2_means"] == pytest.approx(expected["nc2_means"], rel=1e-9)
+
+
+@pytest.mark.parametrize("measure", ["nc1", "nc4"], ids=["streamed", "kept"])
+def test_a_label_above_the_classes_said_when_loading_is_refused_when_it_is_added(load, samples, measure):
+    features, labels, classifier, bias = samples
+    metric = load(measures=measure, num_classes=4)
+    with pytest.raises(ValueError, match=r"labels must be in 0 … 3, got 4 at position 1 \(1 labels in all\)$"):
+        metric.add_batch(predictions=features[:3], references=[0, 4, -100])
+    assert len(metric) == 0
+    metric.add_batch(predictions=features, references=labels)
+    result = metric.compute(classifier=classifier, bias=bias)
+    assert result[measure] == pytest.approx(expected_result(samples)[measure], rel=1e-9)
+
+
+def test_standard_errors_classes_and_strangers_come_through(load, samples):
+    features, labels, classifier, bias = samples
+    outside = torch.randn(5, WIDTH, generator=torch.Generator().manual_seed(1))
+    options = {"out_of_distribution": outside, "per_class": True, "standard_errors": True}
+    result = load().compute(
+        predictions=features, references=labels, classifier=classifier, bias=bias, measures="all", **options
+    )
+    assert_same_result(result, expected_result(samples, **options))
+    assert {"nc5", "per_class", "nc1_bias"} <= result.keys()

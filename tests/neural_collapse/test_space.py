@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from hf_ncollapse.neural_collapse import measures
+from hf_ncollapse.neural_collapse.compute import MEASURES
 
 PAGE = """
 import runpy, sys
@@ -62,6 +63,6 @@ def test_the_page_starts_from_a_copy_of_the_folder_and_shows_collapse_in_every_m
         (round(math.cos(k * math.pi / 5), 4) + 0.0, round(math.sin(k * math.pi / 5), 4) + 0.0) for k in range(10)
     }
     random, half, collapsed = json.loads(visitor.stdout.rpartition("RESULT")[2])
-    assert set(collapsed) == {*measures.MEASURES}
+    assert set(collapsed) == {*MEASURES}
     for name in ("nc1", "nc2", "nc2_means", "nc3"):
         assert random[name] > half[name] > collapsed[name] == pytest.approx(0, abs=1e-6), name
