@@ -127,7 +127,7 @@ def measure_scale(num_classes: int, limits: dict[str, float]) -> None:
         "the paper's through evaluate, kept": lambda: through_evaluate(metric, *data, "paper"),
         "second moment in batches of 32": lambda: engine(*data, ["nc1_pinv"], batch_size=32),
     }
-    if len(sys.argv) > 1:
+    if len(sys.argv) > 1 and num_classes <= 10:
         ways["the same five measures of NC1 to NC3, here"] = lambda: engine(*data, PEERS)
         ways["the same five measures of NC1 to NC3, peer"] = lambda: peer(*data)
     gemm, sums, *seconds = least_seconds(
