@@ -336,11 +336,12 @@ class ClassStatistics:
         self.counts.index_add_(0, labels, torch.ones_like(labels))
         self._sums.index_add_(0, labels, deviations)
         self._squares.index_add_(0, labels, torch.linalg.vector_norm(deviations, dim=1).square_())
+        if self._num_staged >= _CPU_ROWS:
+            self._multiply_staged()  # while the rows are in the cache
         if self.has_directions:
-            norms = torch.linalg.vector_norm(features, dim=1, keepdim=True, dtype=torch.float64)
-            directions = self._scratch[: len(features)]
-            torch.div(features, norms.masked_fill_(norms == 0, 1), out=directions)
-            self._directions.index_add_(0, labels, directions)
+            directions = self._scratch[: len(features)].copy_(features)
+            norms = torch.linalg.vector_norm(directions, dim=1, keepdim=True)
+            self._directions.index_add_(0, labels, directions.div_(norms.masked_fill_(norms == 0, 1)))
 
     # Products of few rows cost as much as those of many, for they rewrite the whole matrix. So deviations are staged,
     # those of several small batches together, until the stage is full or somebody asks for the second moment. The
@@ -354,7 +355,9 @@ class ClassStatistics:
         if self._stage is None or len(self._stage) < num_rows:
             shape = (max(num_rows, _CPU_ROWS) if self.has_second_moment else num_rows, self.num_features)
             self._stage = torch.empty(shape, dtype=torch.float64, device=self.device)
-            self._scratch = torch.empty_like(self._stage) if self.has_directions else None
+            self._scratch = self._stage[:]
+            if self.has_directions and self.has_second_moment:
+                self._scratch = torch.empty_like(self._stage)
         start = self._num_staged
         if self.has_second_moment:
             self._num_staged, self._staged_is_single = start + num_rows, is_single
@@ -376,8 +379,8 @@ class ClassStatistics:
             # A float32 gemm is half the price. Scaled by a power of 2, no square overflows or underflows in it.
             smallest, largest = deviations.aminmax()
             _, exponent = torch.frexp(torch.maximum(-smallest, largest))
-            unit = torch.ldexp(torch.ones_like(largest), exponent)
-            deviations, unscale = deviations.div_(unit).float(), unit.square()
+            deviations = deviations.mul_(torch.ldexp(unscale, -exponent)).float()
+            unscale = torch.ldexp(unscale, 2 * exponent)
         with exact_products(self.device):
             # The matrix is symmetric: only the blocks on and above the diagonal are computed.
             for start in range(0, self.num_features, _BLOCK_WIDTH):
