@@ -27,9 +27,13 @@ from hf_ncollapse.neural_collapse.class_statistics import ClassStatistics
 from hf_ncollapse.neural_collapse.compute import MEASURES, compute, to_accumulate
 
 BATCH = 512
-ONE_PASS = [name for name, measure in MEASURES.items() if not {"batches", "out_of_distribution"} & measure.needs]
+ONE_PASS = [
+    name
+    for name, measure in MEASURES.items()
+    if not {"batches", "out_of_distribution"} & measure.needs and measure.max_classes is None
+]
 # Those of the papers that named NC1 to NC4, without the eigenvalues and K×K matrices of later ones.
-CLASSIC = [name for name in ONE_PASS if name.startswith(("nc1", "nc2", "gnc2", "nc3", "bias")) and "seli" not in name]
+CLASSIC = [name for name in ONE_PASS if name.startswith(("nc1", "nc2", "gnc2", "nc3", "bias"))]
 
 
 PEERS = ["nc1", "nc1_pinv", "nc1_cdnv", "nc2_means", "nc3_etf"]
