@@ -24,7 +24,7 @@ import torch
 
 import hf_ncollapse
 from hf_ncollapse.neural_collapse.class_statistics import ClassStatistics
-from hf_ncollapse.neural_collapse.compute import MEASURES, compute, to_accumulate
+from hf_ncollapse.neural_collapse.compute import MEASURES, compute, measure_names, to_accumulate
 
 BATCH = 512
 ONE_PASS = [
@@ -60,7 +60,7 @@ def class_sums(features, labels, num_classes):
 
 
 def engine(features, labels, classifier, names, batch_size=BATCH, look_again=False):
-    statistics = ClassStatistics(len(classifier), **to_accumulate(names))
+    statistics = ClassStatistics(len(classifier), **to_accumulate(measure_names(names)))
     for batch in batches(features, labels, batch_size):
         statistics.update(*batch)
     again = batches(features, labels, batch_size) if look_again else None
