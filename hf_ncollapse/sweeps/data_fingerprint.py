@@ -2,18 +2,24 @@
 
 import hashlib
 
+import numpy as np
 import torch
 
-from ..data import ClassificationData
+from ..data import ClassificationData, TensorDataset, TokenDataset
 
 
 def data_fingerprint(data: ClassificationData) -> dict[str, str]:
-    """Return the SHA-256 of the training and of the test part: of every tensor and of the classes' names.
+    """Return the SHA-256 of the training and of the test part: of every tensor, of what they were made by and of the
+    classes' names.
 
     Args:
         data: as the networks get it, after subsets were drawn, images scaled and texts cut into tokens.
     """
-    return {f"{name}_sha256": _sha256(getattr(data, name), data.label_names) for name in ("train", "test")}
+    # Other words can have the same numbers, and other images the same distance from their mean.
+    words = data.processor.backend_tokenizer.to_str() if data.modality == "text" else ""
+    mean = b"" if words else np.asarray(data.processor.image_mean).tobytes()
+    made_by = repr(data.label_names).encode() + words.encode() + mean
+    return {f"{name}_sha256": _sha256(getattr(data, name), made_by) for name in ("train", "test")}
 
 
 def changed_data(before: dict[str, str], now: dict[str, str]) -> list[str]:
@@ -23,9 +29,9 @@ def changed_data(before: dict[str, str], now: dict[str, str]) -> list[str]:
     return [words for name, words in names.items() if name in known and before[name] != now[name]]
 
 
-def _sha256(part, label_names: list[str]) -> str:
+def _sha256(part: TensorDataset | TokenDataset, made_by: bytes) -> str:
     tensors = part.tensors if hasattr(part, "tensors") else {name: getattr(part, name) for name in _OF_TEXTS}
-    digest = hashlib.sha256(repr(label_names).encode())
+    digest = hashlib.sha256(made_by)
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
         digest.update(tensor.contiguous().view(torch.uint8).numpy() if tensor.numel() else b"")
