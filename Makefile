@@ -38,6 +38,7 @@ quality: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/mypy
 
 # build/docs/index.html opens without a server. A warning is an error; the theme's word on its own future is none.
 docs: $(VENV)/.docs

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ..models.regularized_objective import RegularizedObjectiveMixin
 from ..models.residual_layers import feature_norm
 from ..theory import gufm_optimum, split_gap
 from .curvature import smallest_curvature
@@ -32,7 +33,7 @@ class Certificate:
 
 
 def certify_network(
-    model: nn.Module,
+    model: RegularizedObjectiveMixin,
     batches: Sequence[Mapping[str, Tensor]],
     *,
     test_batches: Sequence[Mapping[str, Tensor]] = (),
@@ -156,7 +157,7 @@ def _collapse(features: Tensor, labels: Tensor, classifier: Tensor, config) -> d
     frame = torch.eye(num_classes, dtype=gram.dtype)
     if config.loss == "cross_entropy" or config.classifier_bias:
         frame = frame - 1 / num_classes
-    scale = max((gram * frame).sum() / frame.square().sum(), 0.0)
+    scale = ((gram * frame).sum() / frame.square().sum()).clamp(min=0)
     cosines = nn.functional.cosine_similarity(features, classifier[labels])
     return {
         "nc1": (within / between).item(),

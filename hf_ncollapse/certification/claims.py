@@ -177,5 +177,5 @@ def _card(folder: Path, metrics: dict) -> Iterator[Check]:
     for line in facts.splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if line.startswith("|") and len(cells) == 2 and cells[0] in numbers:
-            found = digits(numbers[cells[0]])
-            yield Check("README.md", cells[0], cells[1], found, cells[1] == found)
+            rounded = digits(numbers[cells[0]])
+            yield Check("README.md", cells[0], cells[1], rounded, cells[1] == rounded)

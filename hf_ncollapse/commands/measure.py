@@ -2,9 +2,16 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what a command does is imported when it runs
+    from torch import nn
+
+    from hf_ncollapse.data import ClassificationData
+    from hf_ncollapse.inspection.checkpoint import ProcessRows
 
 
-def add(commands) -> None:
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the command."""
     command = commands.add_parser(
         "measure",
@@ -87,7 +94,7 @@ def run(options: argparse.Namespace) -> int:
     checkpoint = load_checkpoint(options.model, revision=options.revision, trust_remote_code=options.trust_remote_code)
     if options.device:
         _move(checkpoint.model, options.device)
-    keywords = {"measures": options.measures} if options.measures else {}
+    keywords: dict[str, Any] = {"measures": options.measures} if options.measures else {}
     if options.measures and len(options.measures) == 1:
         keywords["measures"] = options.measures[0]
     elif run is not None and not options.measures and _is_optimal_with_an_orthogonal_frame(checkpoint.model.config):
@@ -97,7 +104,9 @@ def run(options: argparse.Namespace) -> int:
     for split in (options.split, options.test_split):
         if split is None:
             continue
-        collate, relabelled = None, ""
+        collate: ProcessRows | None = None
+        relabelled = ""
+        rows: Any
         if run is None:
             rows = split_named(splits, split, "--split" if training is None else "--test-split")
             collate = checkpoint.collate(
@@ -133,14 +142,14 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _move(model, device: str) -> None:
+def _move(model: "nn.Module", device: str) -> None:
     try:
         model.to(device)
     except (RuntimeError, AssertionError) as error:  # an unknown name; a torch built without it
         raise ValueError(f"--device is {device!r}: {str(error).splitlines()[0]}") from None
 
 
-def _run_data(options: argparse.Namespace, folder: Path):
+def _run_data(options: argparse.Namespace, folder: Path) -> "ClassificationData":
     """The data that a sweep's run was trained and tested on."""
     from hf_ncollapse.data import DataArguments, load_classification_data
     from hf_ncollapse.sweeps.files import read_json
@@ -156,8 +165,8 @@ def _run_data(options: argparse.Namespace, folder: Path):
     return load_classification_data(DataArguments(**read_json(sweep)["data"]))
 
 
-def _is_optimal_with_an_orthogonal_frame(config) -> bool:
-    return config.loss == "mse" and not config.classifier_bias
+def _is_optimal_with_an_orthogonal_frame(config: Any) -> bool:
+    return bool(config.loss == "mse" and not config.classifier_bias)
 
 
 def _listed_runs(folder: Path) -> str:
@@ -172,7 +181,7 @@ def _listed_runs(folder: Path) -> str:
     return f"{folder} is a sweep; measure one of its runs:\n{table}"
 
 
-def _limited(rows, limit: int | None):
+def _limited(rows: Any, limit: int | None) -> Any:
     """So many random rows, always the same ones: many sets are sorted by class."""
     import torch
 

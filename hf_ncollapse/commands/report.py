@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 
-def add(commands) -> None:
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the command."""
     command = commands.add_parser("report", help="write a sweep's figures and one self-contained HTML report")
     command.add_argument("folder", type=Path, help="the sweep's folder, which holds results.csv")

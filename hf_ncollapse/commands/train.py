@@ -15,6 +15,7 @@ Trainer. Runs are trained one after another, or several at once with --workers o
     hf-ncollapse train mnist5k/rn1_demo --workers 2
 """
 
+import argparse
 import signal
 import sys
 
@@ -22,7 +23,7 @@ from .lasting_output import lasting_output
 from .recipes import find_recipe
 
 
-def add(commands) -> None:
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """List the command; `main` reads its options."""
     commands.add_parser("train", help="train a depth sweep from a recipe; `hf-ncollapse train --help` has its options")
 
@@ -90,7 +91,7 @@ def _main(arguments: list[str], prog: str) -> int:
     return 1 if failed else 0
 
 
-def add_options(parser) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of the command that are not part of a recipe."""
     parser.add_argument(
         "--dry-run", action="store_true", help="print the runs, their time and size, and train nothing"

@@ -1,6 +1,7 @@
 """Labelled images and texts as in-memory tensors, from packages, from the Hub, and from files and folders here."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -33,7 +34,7 @@ class ClassificationData:
     modality: str
 
 
-def load_classification_data(dataset: str | DataArguments, **keywords) -> ClassificationData:
+def load_classification_data(dataset: str | DataArguments, **keywords: Any) -> ClassificationData:
     """Load a data set, draw its subsets and make its tensors.
 
     Pixel scale, mean image and vocabulary come from the training subset alone.
@@ -67,19 +68,18 @@ def load_classification_data(dataset: str | DataArguments, **keywords) -> Classi
     test_part = source.test or source.train
     train_inputs, test_inputs = source.train.take(train_indices), test_part.take(test_indices)
     train_labels, test_labels = source.train.labels[train_indices], test_part.labels[test_indices]
+    train: TensorDataset | TokenDataset
+    test: TensorDataset | TokenDataset
+    processor: CollapseImageProcessor | PreTrainedTokenizerBase
     if source.modality == "image":
         processor = fit_image_processor(train_inputs, arguments.image_size, source.largest_pixel)
-        make_dataset = image_dataset
+        train = image_dataset(train_inputs, train_labels, processor)
+        test = image_dataset(test_inputs, test_labels, processor)
     else:
         processor = fit_tokenizer(train_inputs, arguments)
-        make_dataset = text_dataset
-    return ClassificationData(
-        train=make_dataset(train_inputs, train_labels, processor),
-        test=make_dataset(test_inputs, test_labels, processor),
-        label_names=source.label_names,
-        processor=processor,
-        modality=source.modality,
-    )
+        train = text_dataset(train_inputs, train_labels, processor)
+        test = text_dataset(test_inputs, test_labels, processor)
+    return ClassificationData(train, test, source.label_names, processor, source.modality)
 
 
 __all__ = [

@@ -49,7 +49,7 @@ class DataArguments:
     lowercase: bool = True
     max_length: int = 256
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "dataset", _path_or_name(self.dataset))
         least = {"train_samples": 1, "test_samples": 1, "subset_seed": 0, "image_size": 1, "vocabulary_size": 10}
         for name, minimum in {**least, "max_length": 2}.items():

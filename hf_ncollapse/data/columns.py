@@ -1,6 +1,7 @@
 """Which column of a data set is classified, and which holds the classes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from .arguments import DataArguments
 _STRING_TYPES = ("string", "large_string")
 
 
-def find_input_column(arguments: DataArguments, features, label_column: str) -> tuple[str, str]:
+def find_input_column(arguments: DataArguments, features: Mapping[str, Any], label_column: str) -> tuple[str, str]:
     """Return the modality and the column to classify: the named one, else the only image, else the only text."""
     import datasets
 
@@ -29,7 +30,7 @@ def find_input_column(arguments: DataArguments, features, label_column: str) -> 
     raise ValueError(f"image_column and text_column are None and there is no single candidate; {_describe(features)}")
 
 
-def find_label_column(arguments: DataArguments, features) -> str:
+def find_label_column(arguments: DataArguments, features: Mapping[str, Any]) -> str:
     """Return the named column, else the only one of classes, else the only one that is called label or labels."""
     import datasets
 
@@ -44,13 +45,13 @@ def find_label_column(arguments: DataArguments, features) -> str:
     return candidates[0]
 
 
-def _describe(features) -> str:
+def _describe(features: Mapping[str, Any]) -> str:
     return "the data set's columns are " + ", ".join(
         f"{name} ({getattr(feature, 'dtype', None) or type(feature).__name__})" for name, feature in features.items()
     )
 
 
-def classes_of(train, label_column: str) -> tuple[list[str], Callable[[np.ndarray, str], np.ndarray]]:
+def classes_of(train: Any, label_column: str) -> tuple[list[str], Callable[[np.ndarray, str], np.ndarray]]:
     """Return the class names and a function that turns a split's column into labels 0 ... K − 1, or raises."""
     feature = train.features[label_column]
     if hasattr(feature, "names"):

@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import IO, TypeVar
 
 from huggingface_hub import constants
 
@@ -19,7 +19,7 @@ def cached(
     content: Iterable[str],
     make: Callable[[], Value],
     read: Callable[[Path], Value],
-    write: Callable[[BinaryIO, Value], object],
+    write: Callable[[IO[bytes], Value], object],
 ) -> Value:
     """Return what `make` gives, from the file that an earlier call with the same content left, if there is one.
 
@@ -52,7 +52,7 @@ def cached(
     return value
 
 
-def _write_at_once(path: Path, write: Callable[[BinaryIO], object]) -> None:
+def _write_at_once(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write a file under another name first, so that a killed process leaves no half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:

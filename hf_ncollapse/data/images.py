@@ -1,6 +1,7 @@
 """Images as in-memory tensors, with the processor that makes the same pixels later."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from torch.utils.data import Dataset
 from hf_ncollapse.models.image_processing_collapse import CollapseImageProcessor
 
 
-class TensorDataset(Dataset):
+class TensorDataset(Dataset[dict[str, torch.Tensor]]):
     """Samples held as one tensor a name, all of length N; a batch is a slice, and all of them are no copy.
 
     `dataset[i]` is one sample. A DataLoader takes `batch` instead (torch calls `__getitems__`), so its collator has
@@ -41,7 +42,7 @@ class TensorDataset(Dataset):
     __getitems__ = batch
 
 
-def fit_image_processor(images: Sequence, image_size: int | None, largest_pixel: int) -> CollapseImageProcessor:
+def fit_image_processor(images: Sequence[Any], image_size: int | None, largest_pixel: int) -> CollapseImageProcessor:
     """Return the processor of these training images: their size and channels, and their mean image.
 
     Raises:
@@ -66,15 +67,15 @@ def fit_image_processor(images: Sequence, image_size: int | None, largest_pixel:
     return processor
 
 
-def image_dataset(images: Sequence, labels: np.ndarray, processor: CollapseImageProcessor) -> TensorDataset:
+def image_dataset(images: Sequence[Any], labels: np.ndarray, processor: CollapseImageProcessor) -> TensorDataset:
     """Return `pixel_values`, float32 (N, C, H, W), and `labels`, int64 (N,)."""
     pixel_values = processor(list(images), return_tensors="pt")["pixel_values"]
     return TensorDataset(pixel_values=pixel_values, labels=torch.from_numpy(labels))
 
 
-def _height_and_width(image) -> tuple[int, int]:
+def _height_and_width(image: Image.Image | np.ndarray) -> tuple[int, int]:
     return (image.height, image.width) if isinstance(image, Image.Image) else image.shape[:2]
 
 
-def _is_grey(image) -> bool:
+def _is_grey(image: Image.Image | np.ndarray) -> bool:
     return image.mode in ("1", "L") if isinstance(image, Image.Image) else image.ndim == 2

@@ -57,11 +57,12 @@ def load_splits(dataset: str, config: str | None = None) -> Mapping[str, Any]:
         ImportError: the package that ships the data set is not installed.
         ConnectionError: a Hub data set that is neither cached nor reachable.
     """
-    if dataset in PACKAGED_SETS:
-        packaged = PACKAGED_SETS[dataset]
+    packaged = PACKAGED_SETS.get(dataset)
+    if packaged is not None:
         source = packaged.load()
         if source is not None:
             return _packaged_splits(source)
+    if packaged is not None and packaged.hub_id is not None:
         try:
             return _load_hub(packaged.hub_id, None)
         except ConnectionError as error:

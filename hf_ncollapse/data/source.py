@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ class Part:
     """A training or test part: `labels`, int64 (N,), and `take(indices)`, the images or texts at these indices."""
 
     labels: np.ndarray
-    take: Callable[[np.ndarray], Sequence]
+    take: Callable[[np.ndarray], Sequence[Any]]
 
 
 @dataclass(frozen=True)

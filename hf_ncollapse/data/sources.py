@@ -1,5 +1,7 @@
 """From a data set's name to its labels and raw inputs, before subsets are drawn."""
 
+from typing import Any
+
 import numpy as np
 
 from .arguments import DataArguments
@@ -32,7 +34,7 @@ def _source_of_rows(arguments: DataArguments) -> Source:
     modality, column = find_input_column(arguments, train.features, label_column)
     label_names, encode = classes_of(train, label_column)
 
-    def part(rows, split: str) -> Part:
+    def part(rows: Any, split: str) -> Part:
         return Part(encode(np.asarray(rows[label_column][:]), split), lambda indices: rows.select(indices)[column][:])
 
     test = None if test_split is None else part(split_named(splits, test_split, "test_split"), test_split)

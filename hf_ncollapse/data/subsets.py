@@ -30,13 +30,13 @@ def draw_subsets(
 
     if test_labels is None:
         # The held-out part is taken from the other end, so it does not move with the size of the training subset.
-        if train_count is None and test_count is None:
-            held_out = [int(len(members) * HELD_OUT_SHARE) for members in per_class]
-        elif test_count is None:
-            held_out = [max(len(members) - train_count, 0) for members in per_class]
-        else:
+        if test_count is not None:
             held_out = [test_count] * num_classes
             _check_enough("test_samples", test_count, per_class, num_classes)
+        elif train_count is not None:
+            held_out = [max(len(members) - train_count, 0) for members in per_class]
+        else:
+            held_out = [int(len(members) * HELD_OUT_SHARE) for members in per_class]
         test = [members[len(members) - count :] for members, count in zip(per_class, held_out, strict=True)]
         per_class = [members[: len(members) - count] for members, count in zip(per_class, held_out, strict=True)]
         if sum(map(len, test)) == 0:

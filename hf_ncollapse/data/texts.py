@@ -26,7 +26,7 @@ _PAD, _UNKNOWN, _CLASSIFY = _SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]")
 _MODEL_INPUTS = ["input_ids", "attention_mask"]
 
 
-class TokenDataset(Dataset):
+class TokenDataset(Dataset[dict[str, torch.Tensor]]):
     """Token sequences of any length, held flat; a batch is padded to its own longest sequence.
 
     `dataset[i]` is one sample without padding. A DataLoader takes `batch` (torch calls `__getitems__`), whose dict its

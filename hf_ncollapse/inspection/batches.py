@@ -56,7 +56,7 @@ class LabelledBatches:
         model: nn.Module,
         *,
         batch_size: int,
-        collate: Callable | None = None,
+        collate: Callable[[list[Any]], Any] | None = None,
         labels_from_inputs: bool = False,
     ):
         if isinstance(data, Mapping):
@@ -75,7 +75,8 @@ class LabelledBatches:
             data = TensorDataset(*map(torch.as_tensor, data))
         self.labels_from_inputs = labels_from_inputs
         self.rank, self.world_size = world()
-        self.batch_indices = None
+        self.loader: DataLoader[Any] | list[Any]
+        self.batch_indices: list[range] | None = None
         if isinstance(data, DataLoader):
             if self.world_size > 1:
                 _require_plain_order(data)
@@ -98,7 +99,7 @@ class LabelledBatches:
 
     def first(self) -> tuple[Any, Tensor]:
         """The set's first batch, the same in every process."""
-        batches = self._load(self.batch_indices[:1]) if self.batch_indices is not None else self.loader
+        batches: Iterable[Any] = self._load(self.batch_indices[:1]) if self.batch_indices is not None else self.loader
         for batch in batches:
             return self._split(batch)
         raise ValueError("the data are empty: choose another split")
@@ -115,7 +116,7 @@ class LabelledBatches:
         """Every batch, in every process."""
         return map(self._split, self._load(self.batch_indices) if self.batch_indices is not None else self.loader)
 
-    def _load(self, batch_indices) -> Iterable:
+    def _load(self, batch_indices: list[range]) -> Iterable[Any]:
         return DataLoader(self.dataset, batch_sampler=list(map(list, batch_indices)), collate_fn=self.collate)
 
     def _count(self) -> int | None:
@@ -170,10 +171,10 @@ def first_samples(inputs: Any, number: int) -> Any:
 class _Collate:
     """Makes a batch of a list of dicts or pairs, and leaves alone what the data set's `__getitems__` already made."""
 
-    def __init__(self, collate: Callable | None):
+    def __init__(self, collate: Callable[[list[Any]], Any] | None):
         self.collate = collate
 
-    def __call__(self, samples):
+    def __call__(self, samples: Any) -> Any:
         if isinstance(samples, Mapping):
             return samples
         if self.collate is not None:
@@ -201,7 +202,7 @@ def _is_batch(value: Any) -> bool:
     return isinstance(labels, Tensor) and labels.ndim > 0
 
 
-def _without_unused_columns(dataset, model: nn.Module):
+def _without_unused_columns(dataset: Any, model: nn.Module) -> Any:
     accepted = accepted_columns(model)
     if accepted is None:
         return dataset
@@ -215,7 +216,7 @@ def _without_unused_columns(dataset, model: nn.Module):
     return dataset.select_columns(kept).with_format("torch")
 
 
-def _require_plain_order(loader: DataLoader) -> None:
+def _require_plain_order(loader: DataLoader[Any]) -> None:
     """Several processes keep every W-th batch of the same sequence, so each must see the same one."""
     sampler = loader.batch_sampler
     is_plain = isinstance(loader.dataset, IterableDataset) or (

@@ -1,6 +1,7 @@
 """A model's blocks or stages, found by how its modules are put together."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from torch import nn
 
@@ -17,7 +18,7 @@ def find_blocks(model: nn.Module) -> dict[str, nn.Module]:
     Raises:
         ValueError: the model has no such stack, or several lists share its blocks out.
     """
-    base = base_model(model)
+    base: Any = base_model(model)
     if getattr(getattr(base, "config", None), "is_encoder_decoder", False):
         names = {module: name for name, module in model.named_modules() if name}
         sides = [side for side in (base.get_encoder(), base.get_decoder()) if side in names]
@@ -27,7 +28,8 @@ def find_blocks(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def _blocks(model: nn.Module) -> dict[str, nn.Module]:
-    parent, largest, most_parameters = "", {}, 0
+    parent, most_parameters = "", 0
+    largest: dict[str, nn.Module] = {}
     for name, module in model.named_modules():
         for stack in _stacks(module):
             num_parameters = sum(parameter.numel() for block in stack.values() for parameter in block.parameters())
@@ -42,7 +44,7 @@ def _blocks(model: nn.Module) -> dict[str, nn.Module]:
 
 def _stacks(module: nn.Module) -> Iterator[dict[str, nn.Module]]:
     """The groups of alike children that could be blocks."""
-    groups: dict[tuple, dict[str, nn.Module]] = {}
+    groups: dict[tuple[type[nn.Module], bool], dict[str, nn.Module]] = {}
     for name, child in module.named_children():
         if _is_composed(child):
             # Stages are alike if they hold blocks, of whatever class; stems and poolings between them hold layers.

@@ -1,9 +1,11 @@
 """Collapse in the log of any Hugging Face `Trainer`."""
 
 from collections.abc import Iterable
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
-from transformers import Trainer, TrainerCallback
+from torch import nn
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from .batches import LABEL_NAMES
 from .collapse_report import FEATURES, CollapseReport
@@ -54,22 +56,30 @@ class NeuralCollapseCallback(TrainerCallback):
             raise ValueError("train_dataset must be given: the trainer has no training set")
         self.trainer, self.every = trainer, every
         self.train_dataset, self.test_dataset = train_dataset, test_dataset
-        self.options = {"layers": layers, "measures": measures, "min_class_count": min_class_count}
+        self._measure_collapse = partial(
+            measure_collapse, layers=layers, measures=measures, min_class_count=min_class_count
+        )
         self.last_measured_step: int | None = None
 
-    def on_step_end(self, args, state, control, **keywords):
-        if self.every != "epoch" and state.global_step % self.every == 0:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **keywords: Any
+    ) -> None:
+        if isinstance(self.every, int) and state.global_step % self.every == 0:
             self._measure_and_log(control)
 
-    def on_epoch_end(self, args, state, control, **keywords):
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **keywords: Any
+    ) -> None:
         if self.every == "epoch":
             self._measure_and_log(control)
 
-    def on_train_end(self, args, state, control, **keywords):
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **keywords: Any
+    ) -> None:
         if self.last_measured_step != state.global_step:
             self._measure_and_log(control)
 
-    def _measure_and_log(self, control) -> None:
+    def _measure_and_log(self, control: TrainerControl) -> None:
         self.last_measured_step = self.trainer.state.global_step
         train = self._measure(self.train_dataset)
         logs = _logged("train_collapse", train)
@@ -80,21 +90,20 @@ class NeuralCollapseCallback(TrainerCallback):
         self.trainer.log(logs)
         control.should_log = should_log
 
-    def _measure(self, dataset, training: CollapseReport | None = None) -> CollapseReport:
+    def _measure(self, dataset: Any, training: CollapseReport | None = None) -> CollapseReport:
         trainer = self.trainer
         columns = getattr(dataset, "column_names", None)
         if trainer.args.remove_unused_columns and columns and hasattr(dataset, "select_columns"):
             trainer._set_signature_columns_if_needed()
-            taken = {*trainer._signature_columns, *LABEL_NAMES}
+            taken = {*(trainer._signature_columns or ()), *LABEL_NAMES}
             dataset = dataset.select_columns([name for name in columns if name in taken])
-        return measure_collapse(
-            trainer.model,
+        return self._measure_collapse(
+            cast(nn.Module, trainer.model),  # a trainer that trains has one
             dataset,
             training=training,
             batch_size=trainer.args.eval_batch_size,
             collate=trainer.data_collator,
             progress=False,
-            **self.options,
         )
 
 

@@ -1,6 +1,6 @@
 """Load a checkpoint as what it was saved as, with the processor that feeds it."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import transformers
 from PIL import Image
-from torch import nn
+from transformers import PreTrainedModel
 
 from ..data.texts import knows_no_word
 from .forward_pass import current_device
@@ -37,7 +37,7 @@ class Checkpoint:
         modality: "image", "text" or "audio".
     """
 
-    model: nn.Module
+    model: PreTrainedModel
     processor: Any
     modality: str
 
@@ -47,8 +47,8 @@ class Checkpoint:
         input_column: str | None = None,
         label_column: str | None = None,
         max_length: int | None = None,
-        features: Mapping | None = None,
-    ) -> Callable:
+        features: Mapping[str, Any] | None = None,
+    ) -> "ProcessRows":
         """A collator that processes a list of raw rows into a batch.
 
         Where `features`, the columns' types, name the classes, labels are the model's of the same names; `relabelled`
@@ -57,7 +57,7 @@ class Checkpoint:
         Raises:
             ValueError: some classes have the model's names and others have not.
         """
-        return _ProcessRows(self, input_column, label_column, max_length, features or {})
+        return ProcessRows(self, input_column, label_column, max_length, features or {})
 
 
 def load_checkpoint(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Checkpoint:
@@ -68,7 +68,7 @@ def load_checkpoint(name: str, *, revision: str | None = None, trust_remote_code
             tokenizer or processor beside it.
         OSError: it does not exist, or there is no network and it is not in the cache.
     """
-    options = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
+    options: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
     if not Path(name).is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise FileNotFoundError(f"model is {name!r}, which is no folder here and no Hub id, namespace/name")
     config = transformers.AutoConfig.from_pretrained(name, **options)
@@ -97,14 +97,16 @@ def load_checkpoint(name: str, *, revision: str | None = None, trust_remote_code
     return Checkpoint(model.to(current_device()), processor, modality)
 
 
-class _ProcessRows:
+class ProcessRows:
+    """A collator of raw rows; `relabelled` says in a sentence which labels it changes, if any."""
+
     def __init__(
         self,
         checkpoint: Checkpoint,
         input_column: str | None,
         label_column: str | None,
         max_length: int | None,
-        features: Mapping,
+        features: Mapping[str, Any],
     ):
         self.processor, self.modality = checkpoint.processor, checkpoint.modality
         self.config = checkpoint.model.config
@@ -115,8 +117,9 @@ class _ProcessRows:
         self.label_names = ("ner_tags", "tags", "labels") if self.labels_words else ("label", "labels")
         longest = getattr(self.config, "max_position_embeddings", None) or 512
         self.max_length = max_length or min(longest, 512)
-        label = features.get(self._label_name(features))
-        names = getattr(getattr(label, "feature", label), "names", None)  # of tokens, there is a list of labels
+        label_name = self._label_name(features)
+        label = None if label_name is None else features.get(label_name)
+        names = getattr(getattr(label, "feature", label), "names", None) or []  # of tokens, there is a list of labels
         self.model_labels = None if self.predicts_tokens else _labels_of_names(names, self.config)
         self.relabelled = ""
         if self.model_labels is not None:
@@ -125,7 +128,7 @@ class _ProcessRows:
             ]
             self.relabelled = f"labels are the model's of the same names: {_shortened(changed)}" if changed else ""
 
-    def __call__(self, rows: list[Mapping]) -> dict:
+    def __call__(self, rows: list[Mapping[str, Any]]) -> dict[str, Any]:
         columns = list(rows[0])
         name = self.input_column or next((name for name in self.input_names if name in columns), None)
         if name not in columns:
@@ -160,7 +163,7 @@ class _ProcessRows:
         # Negative labels are of samples to leave out.
         return label if self.model_labels is None or label < 0 else self.model_labels[label]
 
-    def _words(self, texts: list[list[str]], labels: list[list[int]]) -> dict:
+    def _words(self, texts: list[list[str]], labels: list[list[int]]) -> dict[str, Any]:
         """The label of a word is its first token's; the others and the padding have none."""
         batch = self._text(texts, is_split_into_words=True)
         aligned = torch.full(batch["input_ids"].shape, -100)
@@ -172,17 +175,17 @@ class _ProcessRows:
                 previous = word
         return {**batch, "labels": aligned}
 
-    def _image(self, images: list) -> Mapping:
+    def _image(self, images: list[Any]) -> Mapping[str, Any]:
         mode = "L" if getattr(self.config, "num_channels", 3) == 1 else "RGB"
         images = [image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image)) for image in images]
         return self.processor([image.convert(mode) for image in images], return_tensors="pt")
 
-    def _text(self, texts: list, **options) -> Mapping:
+    def _text(self, texts: list[Any], **options: Any) -> transformers.BatchEncoding:
         return self.processor(
             texts, truncation=True, max_length=self.max_length, padding=True, return_tensors="pt", **options
         )
 
-    def _audio(self, sounds: list) -> Mapping:
+    def _audio(self, sounds: list[Any]) -> Mapping[str, Any]:
         waves, rates, rate = sounds, set(), self.processor.sampling_rate
         if not isinstance(sounds[0], list | np.ndarray | torch.Tensor):
             # What datasets decodes, a dict or a decoder that reads the file now, gives both by name.
@@ -193,19 +196,19 @@ class _ProcessRows:
         return self.processor(waves, sampling_rate=rate, padding=True, return_tensors="pt")
 
 
-def _reads_text(config) -> bool:
+def _reads_text(config: Any) -> bool:
     return hasattr(config.get_text_config(), "vocab_size") and not hasattr(config, "conv_dim")
 
 
-def _labels_of_names(names: list[str] | None, config) -> list[int] | None:
+def _labels_of_names(names: list[str], config: Any) -> list[int] | None:
     """The model's label of each class of the data, by name; None where no class has a name of the model's."""
     model_names = {int(label): str(name) for label, name in (getattr(config, "id2label", None) or {}).items()}
-    names = names or []
     for fold in (str, str.casefold):
         known = {fold(name): label for label, name in model_names.items()}
         found = [known.get(fold(name)) for name in names]
-        if None not in found and len(set(found)) == len(found) > 0:
-            return found
+        labels = [label for label in found if label is not None]
+        if len(set(labels)) == len(found) > 0:
+            return labels
     if set(found) <= {None}:
         return None
     other = [name for name, label in zip(names, found, strict=True) if label is None]

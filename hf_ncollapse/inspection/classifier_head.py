@@ -6,7 +6,7 @@ projection or dropout came before.
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,10 +78,11 @@ def find_classifier(model: nn.Module, inputs: Any, name: str | None = None) -> C
     linear_layers = {key: module for key, module in model.named_modules() if isinstance(module, nn.Linear)}
     if name is not None and name not in linear_layers:
         raise ValueError(f"classifier is {name!r}; it takes the name of a linear layer: {_listed(linear_layers)}")
-    inputs_of, outputs = {}, {}
+    inputs_of: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
 
-    def recorder(key: str):
-        def record(module: nn.Module, arguments: tuple, output: Tensor) -> None:
+    def recorder(key: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
+        def record(module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
             inputs_of[key], outputs[key] = arguments[0], output
 
         return record
@@ -122,7 +123,7 @@ def find_classifier(model: nn.Module, inputs: Any, name: str | None = None) -> C
         )
     if possible:
         raise ValueError(
-            f"{len(possible)} linear layers could be the classifier: {_listed(possible, linear_layers)}; "
+            f"{len(possible)} linear layers could be the classifier: {_listed(linear_layers, possible)}; "
             "name one with classifier=…"
         )
     raise ValueError(
@@ -134,12 +135,13 @@ def find_classifier(model: nn.Module, inputs: Any, name: str | None = None) -> C
 
 def last_token_positions(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
     """The position whose logits decoder models return, one an input: the last token that is not padding."""
-    config = base_model(model).config.get_text_config()
+    config: Any = base_model(model).config
+    pad_token_id = config.get_text_config().pad_token_id
     tokens = inputs["input_ids"]
-    if config.pad_token_id is None:
+    if pad_token_id is None:
         return torch.full((len(tokens),), tokens.shape[1] - 1, device=tokens.device)
     positions = torch.arange(tokens.shape[1], device=tokens.device)
-    return (positions * (tokens != config.pad_token_id)).argmax(dim=1)
+    return (positions * (tokens != pad_token_id)).argmax(dim=1)
 
 
 def accepted_columns(model: nn.Module) -> set[str] | None:
@@ -165,7 +167,9 @@ def _exact_samples(output: Tensor, logits: Tensor) -> str | None:
     return None
 
 
-def _listed(names, layers: Mapping[str, nn.Linear] | None = None) -> str:
-    layers = names if layers is None else layers
-    shown = [f'"{name}" ({layers[name].in_features} → {layers[name].out_features})' for name in names]
+def _listed(layers: Mapping[str, nn.Linear], names: Iterable[str] | None = None) -> str:
+    shown = [
+        f'"{name}" ({layers[name].in_features} → {layers[name].out_features})'
+        for name in (layers if names is None else names)
+    ]
     return ", ".join(shown[-12:]) + (f" and {len(shown) - 12} before" if len(shown) > 12 else "") or "none"

@@ -4,6 +4,7 @@ import csv
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ..neural_collapse.class_statistics import ClassStatistics
 from ..neural_collapse.compute import MEASURES
@@ -28,7 +29,7 @@ class LayerCollapse:
     pooling: str
     width: int
     values: dict[str, float]
-    details: dict
+    details: dict[str, Any]
     left_out: dict[str, str]
 
 
@@ -64,7 +65,7 @@ class CollapseReport:
         found = {name for layer in self.layers for name in layer.values}
         return [name for name in MEASURES if name in found]
 
-    def rows(self) -> list[dict]:
+    def rows(self) -> list[dict[str, Any]]:
         """One flat dict a layer; a measure that a layer does not have is None."""
         return [
             {
@@ -78,7 +79,7 @@ class CollapseReport:
             for layer in self.layers
         ]
 
-    def as_dict(self) -> dict:
+    def as_dict(self) -> dict[str, Any]:
         """Everything but the statistics, ready for JSON."""
         return {
             "model": self.model,
@@ -146,7 +147,7 @@ class CollapseReport:
         draw_layers(self, path)
 
 
-def _shown(value) -> str:
+def _shown(value: object) -> str:
     if value is None:
         return "–"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

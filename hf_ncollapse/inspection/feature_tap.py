@@ -17,6 +17,7 @@ from .layers import SampleSelection, named_layers, states_of
 
 # Takes a layer's name, its features (n×d) and their labels (n).
 Receiver = Callable[[str, Tensor, Tensor], None]
+Hook = Callable[[nn.Module, tuple[Any, ...], Any], None]
 
 
 class FeatureTap:
@@ -46,7 +47,7 @@ class FeatureTap:
     ):
         self.model = model
         self.next_token = next_token
-        self._selecting = {"pooling": pooling, "next_token": next_token, "ignore_index": ignore_index}
+        self._select = partial(SampleSelection, pooling=pooling, next_token=next_token, ignore_index=ignore_index)
         inputs, labels = batches.first()
         few = first_samples(inputs, 2)
         self.head = None
@@ -73,7 +74,7 @@ class FeatureTap:
         Raises:
             ValueError: a layer does not run exactly once, or what it gives is not one feature a sample.
         """
-        hooks: list[tuple[nn.Module, Callable]] = [
+        hooks: list[tuple[nn.Module, Hook]] = [
             (module, partial(self._take_output, receive, name)) for name, module in self._modules.items()
         ]
         if self.head is not None:
@@ -83,7 +84,7 @@ class FeatureTap:
                 if self.head is None:
                     self._take(receive, FEATURES, states_of(output))
                 elif self._samples == "last_token":
-                    self._require_returned_token(logits_of(output))
+                    self._require_returned_token(output)
                 missing = [name for name in self.names if name not in self._ran]
                 if missing:
                     raise ValueError(
@@ -94,7 +95,7 @@ class FeatureTap:
     def _selected(self, batches: Iterable[tuple[Any, Tensor]]) -> Iterator[tuple[Any, Tensor]]:
         """The batches, each with its selection made just before the model runs on it."""
         for inputs, labels in batches:
-            self._selection = SampleSelection(self.model, self._samples, inputs, labels, **self._selecting)
+            self._selection = self._select(self.model, self._samples, inputs, labels)
             self._ran.clear()
             yield inputs, labels
 
@@ -102,7 +103,7 @@ class FeatureTap:
         """Where samples and features are in the states of every layer that runs."""
         axes: dict[str, tuple[int, ...]] = {}
 
-        def probe(name: str, module: nn.Module, arguments: tuple, output: Any) -> None:
+        def probe(name: str, module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
             axes[name] = axes_of(module, states_of(output), len(labels))
 
         if self._modules or self.head is None:
@@ -112,10 +113,12 @@ class FeatureTap:
                 probe(FEATURES, self.model, (), output)
         return axes
 
-    def _take_output(self, receive: Receiver, name: str, module: nn.Module, arguments: tuple, output: Any) -> None:
+    def _take_output(
+        self, receive: Receiver, name: str, module: nn.Module, arguments: tuple[Any, ...], output: Any
+    ) -> None:
         self._take(receive, name, states_of(output))
 
-    def _take_input(self, receive: Receiver, module: nn.Module, arguments: tuple, output: Tensor) -> None:
+    def _take_input(self, receive: Receiver, module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
         """The classifier's: its input are the features."""
         states = arguments[0]
         if self._samples == "inputs":
@@ -137,8 +140,9 @@ class FeatureTap:
         except ValueError as error:
             raise ValueError(f"layer {name!r}: {error}") from error
 
-    def _require_returned_token(self, logits: Tensor) -> None:
-        if not torch.equal(self._returned_logits.to(logits.dtype), logits):
+    def _require_returned_token(self, output: Any) -> None:
+        logits = logits_of(output)
+        if logits is None or not torch.equal(self._returned_logits.to(logits.dtype), logits):
             raise ValueError(
                 "the model's logits are not its classifier's output at the last token that is not padding: check "
                 "config.pad_token_id against the tokenizer's"
@@ -146,7 +150,7 @@ class FeatureTap:
 
 
 @contextmanager
-def _hooked(hooks: Iterable[tuple[nn.Module, Callable]]) -> Iterator[None]:
+def _hooked(hooks: Iterable[tuple[nn.Module, Hook]]) -> Iterator[None]:
     handles = [module.register_forward_hook(hook) for module, hook in hooks]
     try:
         yield

@@ -29,8 +29,8 @@ def draw_layers(report: CollapseReport, path: Path) -> None:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for index, measure in enumerate(report.measures):
-        values = [layer.values.get(measure) for layer in report.layers]
-        values = [value if value is not None and value > 0 and math.isfinite(value) else math.nan for value in values]
+        values = [layer.values.get(measure, math.nan) for layer in report.layers]
+        values = [value if value > 0 and math.isfinite(value) else math.nan for value in values]
         if all(math.isnan(value) for value in values):
             continue
         axes.plot(

@@ -34,7 +34,8 @@ def forward_passes(
 
 def current_device() -> torch.device:
     """The accelerator if there is one, else the CPU."""
-    return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return accelerator or torch.device("cpu")
 
 
 def call_model(model: nn.Module, inputs: Any, **options: Any) -> Any:
@@ -58,7 +59,7 @@ def to_device(inputs: Any, device: torch.device, dtype: torch.dtype | None = Non
 
 
 @contextmanager
-def evaluation_mode(model: nn.Module):
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Every module in evaluation mode, and afterwards in the mode it was in, frozen parts included.
 
     The random state comes back as well: a DataLoader draws from it, which would change the training around it.

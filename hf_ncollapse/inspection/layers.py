@@ -53,7 +53,15 @@ class SampleSelection:
     """
 
     def __init__(
-        self, model, samples: str, inputs: Any, labels: Tensor, *, pooling: str, next_token: bool, ignore_index: int
+        self,
+        model: nn.Module,
+        samples: str,
+        inputs: Any,
+        labels: Tensor,
+        *,
+        pooling: str,
+        next_token: bool,
+        ignore_index: int,
     ):
         self.model, self.samples, self.pooling, self.next_token = model, samples, pooling, next_token
         mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
@@ -142,8 +150,9 @@ def states_of(output: Any) -> Tensor:
     """
     if isinstance(output, Mapping):
         for name in ("sentence_embedding", "last_hidden_state", "hidden_states"):
-            if isinstance(output.get(name), Tensor):
-                return output[name]
+            states = output.get(name)
+            if isinstance(states, Tensor):
+                return states
     if isinstance(output, tuple | list) and output:
         output = output[0]
     if not isinstance(output, Tensor):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 
 from ..neural_collapse.class_statistics import ClassStatistics
 from ..neural_collapse.compute import MEASURES, compute, measure_names, renumber_classes, to_accumulate
+from .acting_classifier import ActingClassifier
 from .batches import LabelledBatches
 from .collapse_report import FEATURES, CollapseReport, LayerCollapse
 from .feature_tap import FeatureTap
@@ -35,7 +36,7 @@ def measure_collapse(
     weighting: str = "class",
     ignore_index: int = -100,
     batch_size: int = 32,
-    collate: Callable | None = None,
+    collate: Callable[[list[Any]], Any] | None = None,
     progress: bool = True,
 ) -> CollapseReport:
     """Measure the neural collapse of a classifier or encoder on labelled data.
@@ -208,13 +209,17 @@ class Measurement:
 
     def _classifies(self, name: str) -> bool:
         """Whether a known W acts on the layer's features."""
-        return name == FEATURES and self.tap.head is not None and self.tap.head.acting is not None
+        return self._acting_on(name) is not None
+
+    def _acting_on(self, name: str) -> ActingClassifier | None:
+        """W and b that act on the layer's features, where they are known."""
+        return self.tap.head.acting if name == FEATURES and self.tap.head is not None else None
 
     def _join_processes(self) -> None:
         if self.batches.world_size == 1:
             return
         for name, statistics in self.statistics.items():
-            sizes = [None] * self.batches.world_size
+            sizes: list[Any] = [None] * self.batches.world_size
             dist.all_gather_object(sizes, (statistics.num_classes, self.tap.pooling.get(name)))
             if statistics.num_classes < max(size for size, _ in sizes):
                 self.statistics[name] = statistics = statistics.resized(max(size for size, _ in sizes))
@@ -229,9 +234,8 @@ class Measurement:
             if name not in options.training.statistics:
                 raise ValueError(f"training has no layer {name!r}: measure the training set with the same layers")
             reference = options.training.statistics[name]
-        weight, bias = None, None
-        if self._classifies(name):
-            weight, bias = self.tap.head.acting.weight, self.tap.head.acting.bias
+        acting = self._acting_on(name)
+        weight, bias = (None, None) if acting is None else (acting.weight, acting.bias)
         kept, num_rare = None, 0
         if options.min_class_count is not None:
             kept = statistics.counts >= options.min_class_count
@@ -240,7 +244,7 @@ class Measurement:
                 raise ValueError(
                     f"min_class_count is {options.min_class_count}: fewer than 2 classes have as many samples"
                 )
-        if num_rare:
+        if kept is not None and num_rare:
             statistics = statistics.select_classes(kept)
             reference = None if reference is None else reference.select_classes(kept.to(reference.device))
             weight = None if weight is None else weight[kept.to(weight.device)]
@@ -265,7 +269,7 @@ class Measurement:
         )
         left_out = found.pop("left_out") | left_out
         values = {measure: found.pop(measure) for measure in options.names if measure in found}
-        width = statistics.num_features
+        width = cast(int, statistics.num_features)  # of statistics with samples
         absent = found.pop("absent_classes")
         if len(absent) <= 100:
             found["absent_classes"] = absent

@@ -1,5 +1,7 @@
 """What a model is underneath torch.compile, the wrappers of parallel training and PEFT's adapters."""
 
+from typing import Any
+
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from transformers import PreTrainedModel
@@ -14,10 +16,11 @@ from transformers.models.auto.modeling_auto import (
 def unwrapped(model: nn.Module) -> nn.Module:
     """The module that torch.compile and the parallel wrappers run, so that hooks see every call and nobody waits."""
     while True:
+        compiled = getattr(model, "_orig_mod", None)
         if isinstance(model, DataParallel | DistributedDataParallel):
             model = model.module
-        elif isinstance(getattr(model, "_orig_mod", None), nn.Module):
-            model = model._orig_mod
+        elif isinstance(compiled, nn.Module):
+            model = compiled
         else:
             return model
 
@@ -26,10 +29,11 @@ def base_model(model: nn.Module) -> nn.Module:
     """The model that says what this one is: adapters, and wrappers that shard or average, change nothing of that."""
     while True:
         model = unwrapped(model)
-        if callable(getattr(model, "get_base_model", None)):
-            model = model.get_base_model()
-        elif isinstance(getattr(model, "module", None), nn.Module):
-            model = model.module
+        get_base_model, wrapped = getattr(model, "get_base_model", None), getattr(model, "module", None)
+        if callable(get_base_model):
+            model = get_base_model()
+        elif isinstance(wrapped, nn.Module):
+            model = wrapped
         else:
             return model
 
@@ -52,7 +56,7 @@ def is_sequence_to_sequence(model: nn.Module) -> bool:
 def predicts_next_token(model: nn.Module) -> bool:
     """Whether it is a causal language model: one of transformers, registered, with code of its own, or a subclass."""
     model = base_model(model)
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     registered = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
     brought = (getattr(config, "auto_map", None) or {}).get("AutoModelForCausalLM", "").rpartition(".")[2]
     names = {*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values(), getattr(registered, "__name__", brought), brought}

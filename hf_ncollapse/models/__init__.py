@@ -30,13 +30,13 @@ for _config, _model in (
     _model.register_for_auto_class("AutoModel")
 CollapseImageProcessor.register_for_auto_class("AutoImageProcessor")
 
-for _auto, _config, _model in (
+for _auto, _config, _classifier in (
     (AutoModelForImageClassification, CollapseResNetConfig, CollapseResNetForImageClassification),
     (AutoModelForImageClassification, CollapseTransformerConfig, CollapseTransformerForImageClassification),
     (AutoModelForSequenceClassification, CollapseTransformerConfig, CollapseTransformerForSequenceClassification),
 ):
-    _auto.register(_config, _model, exist_ok=True)
-    _model.register_for_auto_class(_auto.__name__)
+    _auto.register(_config, _classifier, exist_ok=True)
+    _classifier.register_for_auto_class(_auto.__name__)
 
 __all__ = [
     "CollapseImageProcessor",

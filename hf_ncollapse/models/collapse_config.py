@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 import math
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers.activations import ACT2FN
@@ -44,6 +44,14 @@ class CollapseConfig(PreTrainedConfig):
     l2_coefficient: float | int = 0.005
     classifier_l2_coefficient: float | int | None = None
     l2_depth_scaling: Literal["constant", "inverse", "inverse_all"] = "constant"
+
+    if TYPE_CHECKING:  # transformers' is None where there are no classes, which a classifier always has
+
+        @property
+        def num_labels(self) -> int: ...
+
+        @num_labels.setter
+        def num_labels(self, num_labels: int) -> None: ...
 
     def __post_init__(self, **kwargs):
         # transformers keeps unknown keywords as attributes, so a misspelt field would leave its default in force.

@@ -2,9 +2,15 @@
 
 import copy
 import warnings
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+
+if TYPE_CHECKING:
+    from .regularized_objective import RegularizedObjectiveMixin as _Classifier
+else:
+    _Classifier = object  # mixed into a classifier
 
 RULES = ("split", "insert")
 
@@ -36,7 +42,7 @@ def blocks_to_split(penalties: list[float], num_hidden_layers: int) -> list[bool
     return [block in largest for block in range(depth)]
 
 
-class DepthContinuationMixin:
+class DepthContinuationMixin(_Classifier):
     """`deepen`, for classifiers of the package: their `base_model.layers` are blocks that can `halve` themselves."""
 
     def deepen(self, num_hidden_layers: int, rule: str = "split"):

@@ -46,7 +46,7 @@ class CollapseResNetEmbeddings(nn.Module):
         super().__init__()
         self.image_shape = (config.num_channels, *image_sides(config.image_size))
         self.projection = nn.Linear(config.input_size, config.hidden_size)
-        self.norm = CenteredNorm(config.hidden_size, config.norm_scale)
+        self.norm: nn.Module = CenteredNorm(config.hidden_size, config.norm_scale)
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         if tuple(pixel_values.shape[1:]) != self.image_shape:
@@ -68,7 +68,7 @@ class CollapseResNetPreTrainedModel(PreTrainedModel):
     config: CollapseResNetConfig
     base_model_prefix = "network"
     main_input_name = "pixel_values"
-    input_modalities = ("image",)
+    input_modalities = ["image"]
     supports_gradient_checkpointing = True
     _no_split_modules = ["CollapseResNetBlock"]
     _can_record_outputs = {"hidden_states": CollapseResNetBlock}
@@ -98,7 +98,7 @@ class CollapseResNetModel(CollapseResNetPreTrainedModel):
         self.layers = nn.ModuleList(CollapseResNetBlock(config) for _ in range(config.num_hidden_layers))
         # After a post-LN block the stream is normalised already.
         is_post = config.norm_placement == "post"
-        self.norm = nn.Identity() if is_post else CenteredNorm(config.hidden_size, config.norm_scale)
+        self.norm: nn.Module = nn.Identity() if is_post else CenteredNorm(config.hidden_size, config.norm_scale)
         self.post_init()
 
     @merge_with_config_defaults
@@ -124,6 +124,8 @@ class CollapseResNetForImageClassification(
         >>> output = model(torch.rand(2, 1, 28, 28), labels=torch.tensor([3, 7]))
         >>> objective = output.loss + model.regularization()
     """
+
+    config: CollapseResNetConfig
 
     def __init__(self, config: CollapseResNetConfig):
         super().__init__(config)

@@ -5,6 +5,7 @@ Source: Súkeník, Lampert & Mondelli, NeurIPS 2025, arXiv:2505.15239, definitio
 """
 
 import math
+from typing import cast
 
 import torch
 from torch import nn
@@ -161,7 +162,7 @@ class CollapseTokenEmbeddings(nn.Module):
 
     def __init__(self, config: CollapseTransformerConfig):
         super().__init__()
-        self.tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.tokens = nn.Embedding(cast(int, config.vocab_size), config.hidden_size)
         self.positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.norm = _embedding_norm(config)
 
@@ -209,11 +210,12 @@ class CollapseTransformerModel(CollapseTransformerPreTrainedModel):
 
     def __init__(self, config: CollapseTransformerConfig):
         super().__init__(config)
+        self.embeddings: nn.Module
         if config.modality == "text":
-            self.main_input_name, self.input_modalities = "input_ids", ("text",)
+            self.main_input_name, self.input_modalities = "input_ids", ["text"]
             self.embeddings = CollapseTokenEmbeddings(config)
         else:
-            self.main_input_name, self.input_modalities = "pixel_values", ("image",)
+            self.main_input_name, self.input_modalities = "pixel_values", ["image"]
             self.embeddings = CollapsePatchEmbeddings(config)
         self.layers = nn.ModuleList(CollapseTransformerBlock(config) for _ in range(config.num_hidden_layers))
         self.norm = CenteredNorm(config.hidden_size, config.norm_scale)
@@ -298,8 +300,9 @@ class CollapseTransformerForImageClassification(
         >>> objective = output.loss + model.regularization()
     """
 
+    config: CollapseTransformerConfig
     main_input_name = "pixel_values"
-    input_modalities = ("image",)
+    input_modalities = ["image"]
 
     def __init__(self, config: CollapseTransformerConfig):
         super().__init__(config)
@@ -346,8 +349,9 @@ class CollapseTransformerForSequenceClassification(
         torch.Size([2, 2])
     """
 
+    config: CollapseTransformerConfig
     main_input_name = "input_ids"
-    input_modalities = ("text",)
+    input_modalities = ["text"]
 
     def __init__(self, config: CollapseTransformerConfig):
         super().__init__(config)

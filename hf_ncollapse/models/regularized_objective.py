@@ -7,10 +7,18 @@ with the sum over the blocks' weights. Biases and the embedding are not penalise
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from transformers.utils import ModelOutput
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel as _Model
+
+    from .collapse_config import CollapseConfig
+else:
+    _Model = object  # mixed into a `PreTrainedModel`
 
 
 @dataclass
@@ -26,9 +34,9 @@ class CollapseModelOutput(ModelOutput):
             Attention weights of every block, of shape `(batch_size, num_heads, length, length)`; transformers only.
     """
 
-    features: torch.FloatTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
+    features: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
 
 
 @dataclass
@@ -46,11 +54,11 @@ class CollapseClassifierOutput(ModelOutput):
             As in [`CollapseModelOutput`].
     """
 
-    loss: torch.FloatTensor | None = None
-    logits: torch.FloatTensor | None = None
-    features: torch.FloatTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    features: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
 
 
 def fit(
@@ -85,8 +93,17 @@ def fit(
     return total / (labels.numel() if num_items_in_batch is None else num_items_in_batch)
 
 
-class RegularizedObjectiveMixin:
+class RegularizedObjectiveMixin(_Model):
     """What a classifier of the package knows of its own penalty; expects `config`, `base_model` and `classifier`."""
+
+    if TYPE_CHECKING:  # transformers would read an annotation of `config` as the class of every mixed one
+        config: CollapseConfig
+        classifier: nn.Linear
+
+        @property
+        def base_model(self) -> Any: ...
+
+        def to(self, *args: Any, **kwargs: Any) -> Any: ...
 
     # The fit divides by the number of samples of the whole step that the Trainer passes, see `fit`.
     accepts_loss_kwargs = True
@@ -125,11 +142,12 @@ class RegularizedObjectiveMixin:
 
     def regularization(self) -> torch.Tensor:
         """The penalty (λ_L/2)‖W_L‖² + (λ/2) Σ ‖W_l‖², a scalar tensor with gradient."""
-        return sum(self.regularization_parts().values())
+        parts = self.regularization_parts()
+        return parts["body"] + parts["classifier"]
 
     def regularization_parts(self) -> dict[str, torch.Tensor]:
         """The penalty in its two parts, scalar tensors: "body" (all blocks) and "classifier"."""
-        parts = {"body": 0.0, "classifier": 0.0}
+        parts: dict[str, torch.Tensor | float] = {"body": 0.0, "classifier": 0.0}
         for name, parameter in self.named_parameters():
             if coefficient := self.l2_coefficient_of(name):
                 part = "classifier" if name.startswith("classifier.") else "body"

@@ -26,16 +26,20 @@ Source: derived here; the definitions are those of arXiv:2505.15239.
 
 import copy
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from .configuration_collapse_resnet import CollapseResNetConfig
-from .modeling_collapse_resnet import CollapseResNetForImageClassification
+from .modeling_collapse_resnet import CollapseResNetBlock, CollapseResNetForImageClassification
+from .residual_layers import CenteredNorm
 
 
 class _AffineEmbedding(nn.Module):
     """In place of the embedding's LN: leaves out the mean and the direction a, which the first block needs."""
+
+    projection: Tensor
 
     def __init__(self, hidden_size: int):
         super().__init__()
@@ -95,13 +99,15 @@ def tightened_network(
         config: that it was made from.
         scale: s > 0, in units of the relaxed embedding's; 1e-3 suits embeddings of norm about 1 to 10.
     """
-    model = CollapseResNetForImageClassification(config).to(relaxed.dtype)
+    model: CollapseResNetForImageClassification = CollapseResNetForImageClassification(config).to(relaxed.dtype)
     embeddings, source = model.network.embeddings, relaxed.network.embeddings
-    projection = source.norm.projection
-    offset = embeddings.norm.factor * math.sqrt(config.hidden_size) * free_direction(config.hidden_size)
+    projection = cast(_AffineEmbedding, source.norm).projection
+    offset = (
+        cast(CenteredNorm, embeddings.norm).factor * math.sqrt(config.hidden_size) * free_direction(config.hidden_size)
+    )
     embeddings.projection.weight.copy_(scale * projection @ source.projection.weight.double())
     embeddings.projection.bias.copy_(offset + scale * projection @ source.projection.bias.double())
-    first, *others = model.network.layers
+    first, *others = cast(list[CollapseResNetBlock], list(model.network.layers))
     for parameter in first.parameters():
         parameter.zero_()
     branch = first.feed_forward

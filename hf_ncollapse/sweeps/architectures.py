@@ -13,6 +13,7 @@ from ..models import (
     CollapseTransformerForSequenceClassification,
 )
 from ..models.collapse_config import CollapseConfig
+from ..models.regularized_objective import RegularizedObjectiveMixin
 from .arguments import ModelArguments
 
 
@@ -21,7 +22,7 @@ class Architecture:
     """A named architecture: config class, classifier class by modality, and the fields that the name stands for."""
 
     config_class: type[CollapseConfig]
-    classifier_classes: dict[str, type]
+    classifier_classes: dict[str, type[RegularizedObjectiveMixin]]
     fields: dict[str, int]
 
 

@@ -102,8 +102,10 @@ def split_gap(
     problem, dual = optimum.problem, optimum.dual
     if problem.has_conflicts:
         raise ValueError("optimum has conflicts; the gap is split for consistent labels only")
-    if problem.loss == "mse" and mean_squared_logits is None:
-        raise ValueError("mean_squared_logits is None; the fit of loss 'mse' takes the mean of ‖z‖²")
+    if mean_squared_logits is None:
+        if problem.loss == "mse":
+            raise ValueError("mean_squared_logits is None; the fit of loss 'mse' takes the mean of ‖z‖²")
+        mean_squared_logits = 0.0  # not read
     num_classes, width = problem.num_classes, classifier.shape[-1]
     tensors = {
         "classifier": (classifier, (num_classes, width)),
@@ -129,7 +131,15 @@ def split_gap(
     # Only rounding makes a part negative.
     parts = [float(body), *(max(float(part), 0.0) for part in (fit, distance, spread))]
     nc1_bound, nc3_bound = _collapse_bounds(optimum, sum(parts[1:]))
-    return GapSplit(*parts, total=sum(parts), nc1_bound=nc1_bound, nc3_bound=nc3_bound)
+    return GapSplit(
+        body=parts[0],
+        fit=parts[1],
+        classifier=parts[2],
+        spread=parts[3],
+        total=sum(parts),
+        nc1_bound=nc1_bound,
+        nc3_bound=nc3_bound,
+    )
 
 
 def _collapse_bounds(optimum: GUFMOptimum, excess: float) -> tuple[float | None, float | None]:

@@ -65,7 +65,7 @@ class CollapseTrainingArguments(TrainingArguments):
     optim_args: str | None = field(
         default=None, metadata={"help": "Options of the optimiser as key=value,...; for example momentum=0.9 for sgd."}
     )
-    weight_decay: float | None = field(
+    weight_decay: float | None = field(  # type: ignore[assignment]  # None: not given
         default=None, metadata={"help": "Left alone: l2_coefficient and classifier_l2_coefficient say it."}
     )
     max_grad_norm: float = field(default=0.0, metadata={"help": "Clipping changes the objective: 0 turns it off."})
@@ -78,7 +78,7 @@ class CollapseTrainingArguments(TrainingArguments):
     polish_steps: float = field(
         default=0, metadata={"help": "The last steps, or share of them below 1, are by L-BFGS."}
     )
-    per_device_train_batch_size: int | None = field(
+    per_device_train_batch_size: int | None = field(  # type: ignore[assignment]  # None until `__post_init__`
         default=None, metadata={"help": "Training samples a device and step: 128, or 10,000 with full_batch."}
     )
     per_device_eval_batch_size: int = field(default=1024, metadata={"help": "Samples a device and evaluation batch."})

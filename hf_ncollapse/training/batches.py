@@ -1,10 +1,13 @@
 """Batches that do not depend on the number of processes."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 from torch.utils.data import DataLoader, Sampler
 
 
-class ProcessBatchSampler(Sampler):
+class ProcessBatchSampler(Sampler[Any]):
     """This process's share of every global batch, as index tensors.
 
     An epoch is one permutation, drawn from the seed and the epoch alone, cut into global batches; process r of P takes
@@ -42,7 +45,7 @@ class ProcessBatchSampler(Sampler):
     def __len__(self) -> int:
         return -(-self.num_samples // self.global_batch_size)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[torch.Tensor]:
         # A batch of all samples is a sum, which needs no order; in the data set's own it needs no copy either.
         if self.seed is None or self.num_samples <= self.global_batch_size:
             order = torch.arange(self.num_samples)
@@ -53,8 +56,10 @@ class ProcessBatchSampler(Sampler):
             yield batch[self.process_index :: self.num_processes]
 
 
-class BatchLoader(DataLoader):
+class BatchLoader(DataLoader[Any]):
     """A DataLoader whose `set_epoch` reaches its batch sampler, which is where the Trainer calls it."""
+
+    batch_sampler: ProcessBatchSampler
 
     def set_epoch(self, epoch: int) -> None:
         self.batch_sampler.set_epoch(epoch)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 
@@ -41,7 +42,7 @@ class LBFGS(torch.optim.Optimizer):
 
     def __init__(
         self,
-        params: Iterable,
+        params: Iterable[Any],
         fit: Callable[[], float],
         history_size: int = 100,
         perturbation: float = 1e-2,
@@ -54,7 +55,7 @@ class LBFGS(torch.optim.Optimizer):
         self._parameters = [p for group in self.param_groups for p in group["params"]]
 
     @property
-    def _memory(self) -> dict:
+    def _memory(self) -> dict[str, Any]:
         """Everything that a checkpoint keeps, under the first parameter as torch's own L-BFGS does."""
         return self.state[self._parameters[0]]
 
@@ -75,7 +76,7 @@ class LBFGS(torch.optim.Optimizer):
         """Whether a first point was seen, so that the parameters are a trial's."""
         return bool(self._memory)
 
-    def step(self, closure=None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # the fit takes a closure's place
         """Ask for the fit at the current parameters and move to the next point to be seen."""
         self.tell(*self.objective())
 

@@ -3,11 +3,13 @@
 import hashlib
 import warnings
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
+from accelerate import Accelerator
 
 from ..models.collapse_config import CollapseConfig
-from ..models.regularized_objective import fit
+from ..models.regularized_objective import RegularizedObjectiveMixin, fit
 from ..models.residual_layers import feature_norm
 from ..neural_collapse import measures
 from ..neural_collapse.class_statistics import ClassStatistics
@@ -33,7 +35,7 @@ class NetworkSums:
         shape = (config.num_labels, config.num_labels)
         self._scores = torch.zeros(shape, dtype=torch.float64, device=device) if has_scores else None
 
-    def update(self, output, labels: torch.Tensor) -> None:
+    def update(self, output: Any, labels: torch.Tensor) -> None:
         """Add a batch: a classifier's output with features and logits, and labels (n,)."""
         logits = output.logits.double()
         self._totals += torch.stack(
@@ -50,7 +52,7 @@ class NetworkSums:
         if torch.isfinite(self._totals[0]):
             self.statistics.update(output.features, labels)
 
-    def reduce(self, accelerator) -> None:
+    def reduce(self, accelerator: Accelerator) -> None:
         """Sum over the processes of an accelerator."""
         self._totals = accelerator.reduce(self._totals)
         if self._scores is not None:
@@ -74,11 +76,19 @@ class NetworkSums:
 
     @property
     def mean_scores(self) -> torch.Tensor:
-        """(K, K): row k is the mean over class k of log p for cross-entropy, of z for MSE."""
+        """(K, K): row k is the mean over class k of log p for cross-entropy, of z for MSE.
+
+        Raises:
+            ValueError: the features have fewer dimensions than there are classes, so there is no gap to split.
+        """
+        if self._scores is None:
+            raise ValueError("hidden_size is less than num_labels; mean_scores takes features of K or more dimensions")
         return self._scores / self.statistics.counts[:, None].to(self._scores)
 
 
-def network_measures(model, sums: NetworkSums, optimum: GUFMOptimum | None, *, splits_gap: bool) -> dict[str, float]:
+def network_measures(
+    model: RegularizedObjectiveMixin, sums: NetworkSums, optimum: GUFMOptimum | None, *, splits_gap: bool
+) -> dict[str, float]:
     """Return objective, gap and collapse of a network on its training set.
 
     Args:

@@ -1,5 +1,7 @@
 """One optimiser to get near an optimum, L-BFGS to get to it."""
 
+from typing import Any
+
 import torch
 
 from .lbfgs import LBFGS
@@ -26,22 +28,24 @@ class PolishedOptimizer(torch.optim.Optimizer):
         self._start: torch.Tensor | None = None
         self._start_objective = 0.0
 
+    # Read from the first optimiser, where torch's base class has attributes of its own.
+
     @property
-    def param_groups(self) -> list[dict]:
+    def param_groups(self) -> list[dict[str, Any]]:  # type: ignore[override]
         """Those of the first optimiser, whose learning rates a scheduler sets."""
         return self.first.param_groups
 
     @property
-    def state(self):
+    def state(self) -> dict[Any, Any]:  # type: ignore[override]
         """That of the first optimiser."""
         return self.first.state
 
     @property
-    def defaults(self) -> dict:
+    def defaults(self) -> dict[str, Any]:  # type: ignore[override]
         """Those of the first optimiser."""
         return self.first.defaults
 
-    def step(self, closure=None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # as of LBFGS
         """One step of the optimiser whose turn it is."""
         if self._taken == 0:
             self._start_objective, _ = self.polish.objective()
@@ -71,7 +75,7 @@ class PolishedOptimizer(torch.optim.Optimizer):
         """Put the trial that L-BFGS waits for into the parameters."""
         self.polish.train()
 
-    def state_dict(self) -> dict:
+    def state_dict(self) -> dict[str, Any]:
         """Of both, with the steps taken and, until L-BFGS begins, the start."""
         return {
             "first": self.first.state_dict(),
@@ -81,7 +85,7 @@ class PolishedOptimizer(torch.optim.Optimizer):
             "start_objective": self._start_objective,
         }
 
-    def load_state_dict(self, state_dict: dict) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As `state_dict` gave it."""
         self.first.load_state_dict(state_dict["first"])
         self.polish.load_state_dict(state_dict["polish"])

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from accelerate import PartialState
 from accelerate.utils import DistributedType, broadcast_object_list, get_int_from_env
@@ -51,7 +51,7 @@ def decided_by_main(decide: Callable[[], T]) -> T:
         decide: called in process 0 alone; what it returns can be pickled.
     """
     state = PartialState()
-    decided = [decide() if state.is_main_process else None]
+    decided: list[Any] = [decide() if state.is_main_process else None]  # filled in by the broadcast
     if state.num_processes > 1:
         broadcast_object_list(decided)
     return decided[0]

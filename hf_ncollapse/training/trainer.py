@@ -6,6 +6,7 @@ import importlib.util
 import math
 import sys
 from collections.abc import Iterator, Mapping
+from typing import Any, cast
 
 import torch
 from torch.utils.data import DataLoader
@@ -13,6 +14,7 @@ from transformers import Trainer
 from transformers.utils import logging
 
 from ..inspection.forward_pass import forward_passes
+from ..models.regularized_objective import RegularizedObjectiveMixin
 from ..theory import GUFMOptimum
 from .arguments import COUPLED_OPTIMIZERS, DECOUPLED_OPTIMIZERS, CollapseTrainingArguments
 from .batches import BatchLoader, ProcessBatchSampler
@@ -23,10 +25,6 @@ from .processes import check_processes
 from .saving import explained_write_errors
 
 logger = logging.get_logger(__name__)
-
-# accelerate searches the disk for this optional package at every step; None is how Python notes that there is none.
-if importlib.util.find_spec("lomo_optim") is None:
-    sys.modules["lomo_optim"] = None
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -62,6 +60,8 @@ class CollapseTrainer(Trainer):
     """
 
     args: CollapseTrainingArguments
+    model: RegularizedObjectiveMixin
+    train_dataset: Any  # of a length
 
     def __init__(self, model=None, args: CollapseTrainingArguments | None = None, train_dataset=None, **kwargs):
         args = args if args is not None else CollapseTrainingArguments()
@@ -73,7 +73,7 @@ class CollapseTrainer(Trainer):
             args.gradient_accumulation_steps = args.micro_batches(len(train_dataset))
         super().__init__(model, args, train_dataset=train_dataset, **kwargs)
         self._lbfgs: LBFGS | None = None
-        self._step_fit: tuple[int, torch.Tensor] | None = None
+        self._step_fit = -1, torch.zeros(())  # a step, and its fit until now
         self._num_weights: int | None = None
         self._conflicts: list[list[int]] | None = None
         self._optimum: GUFMOptimum | None = None
@@ -108,13 +108,13 @@ class CollapseTrainer(Trainer):
                 options["fit"] = self._fit_of_step
             given = self.optimizer_cls_and_kwargs
             self.optimizer_cls_and_kwargs = made_by, {"params": groups, **options}
-            super().create_optimizer(model)
+            made = super().create_optimizer(model)
             self.optimizer_cls_and_kwargs = given  # a search trains again, with another learning rate
-            self._lbfgs = self.optimizer if made_by is LBFGS else None
+            self._lbfgs = made if isinstance(made, LBFGS) else None
             if self.args.polish_steps:
                 self._lbfgs = LBFGS([{**group} for group in groups], self._fit_of_step)
                 steps = self.args.total_steps(len(self.train_dataset))
-                self.optimizer = PolishedOptimizer(self.optimizer, self._lbfgs, steps - self.args.polishing(steps))
+                self.optimizer = PolishedOptimizer(made, self._lbfgs, steps - self.args.polishing(steps))
         optimizer = super().create_optimizer(model)
         if isinstance(optimizer, DECOUPLED_OPTIMIZERS) or any(
             group.get("decoupled_weight_decay") for group in optimizer.param_groups
@@ -141,12 +141,12 @@ class CollapseTrainer(Trainer):
 
     def _get_learning_rate(self) -> float:
         """What is logged; L-BFGS has none."""
-        return 0.0 if self._is_searching else super()._get_learning_rate()
+        return 0.0 if self._searching else super()._get_learning_rate()
 
     @property
-    def _is_searching(self) -> bool:
-        """Whether L-BFGS has begun, so that the parameters are a trial of its line search between steps."""
-        return self._lbfgs is not None and self._lbfgs.is_searching
+    def _searching(self) -> LBFGS | None:
+        """L-BFGS once it has begun, so that between steps the parameters are a trial of its line search."""
+        return self._lbfgs if self._lbfgs is not None and self._lbfgs.is_searching else None
 
     def _fit_of_step(self) -> float:
         """(1/N) Σ ℓ over this step's micro-batches of all processes."""
@@ -155,9 +155,10 @@ class CollapseTrainer(Trainer):
 
     def train(self, *args, **kwargs):
         """As the Trainer's; after L-BFGS the model is the best point that it saw."""
-        output = super().train(*args, **kwargs)
-        if self._is_searching:
-            self._lbfgs.eval()
+        with _looked_for_once("lomo_optim"):
+            output = super().train(*args, **kwargs)
+        if lbfgs := self._searching:
+            lbfgs.eval()
         return output
 
     def _get_grad_norm(self, model, grad_norm=None):
@@ -181,19 +182,19 @@ class CollapseTrainer(Trainer):
         if self.args.world_size > 1:
             # All processes must stop together, or the others would wait for this one for ever.
             finite = self.accelerator.gather(finite.reshape(1)).all()
-        if not finite and not self._is_searching:  # a line search turns back
+        if not finite and not self._searching:  # a line search turns back
             raise NonFiniteLossError(self.state.global_step)
         if self._lbfgs is not None:
             step, fit = self.state.global_step, loss.double()
-            if self._step_fit is not None and self._step_fit[0] == step:
+            if self._step_fit[0] == step:
                 fit = self._step_fit[1] + fit
             self._step_fit = step, fit
         return loss
 
     def _save_checkpoint(self, model, trial):
         """As the Trainer's, of L-BFGS's best point, and with one kind of error for what cannot be written."""
-        if self._is_searching:
-            self._lbfgs.eval()
+        if lbfgs := self._searching:
+            lbfgs.eval()
         with explained_write_errors(self.args.output_dir):
             super()._save_checkpoint(model, trial)
 
@@ -220,10 +221,10 @@ class CollapseTrainer(Trainer):
         """Batches of the training set, shuffled by the seed and the epoch; in its order for `full_batch`."""
         if self.train_dataset is None:
             raise ValueError("train_dataset is None; training takes a dataset")
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        seed: int | None = self.args.seed if self.args.data_seed is None else self.args.data_seed
         if self.args.full_batch:
             seed = None
-        return self._loader(self.train_dataset, self.args.per_device_train_batch_size, seed)
+        return self._loader(self.train_dataset, cast(int, self.args.per_device_train_batch_size), seed)
 
     def get_eval_dataloader(self, eval_dataset=None) -> DataLoader:
         """Batches of a dataset in its order, each sample once over all processes."""
@@ -239,8 +240,8 @@ class CollapseTrainer(Trainer):
             The numbers of the class's docstring, each named `{metric_key_prefix}_{name}`.
         """
         measured = self.measure(eval_dataset)
-        if self._is_searching:
-            measured |= self._lbfgs.progress
+        if lbfgs := self._searching:
+            measured |= lbfgs.progress
         self.log(dict(measured))
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in measured.items()}
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -260,8 +261,8 @@ class CollapseTrainer(Trainer):
             NonFiniteLossError: if the objective is not finite.
         """
         eval_dataset = eval_dataset if eval_dataset is not None else self.eval_dataset
-        if self._is_searching:
-            self._lbfgs.eval()
+        if lbfgs := self._searching:
+            lbfgs.eval()
         is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         with contextlib.ExitStack() as held:
             if precisely and not is_sharded and self.args.device.type != "mps":
@@ -322,7 +323,7 @@ class CollapseTrainer(Trainer):
             batch = self._prepare_inputs(batch)
             if len(batch["labels"]):
                 loss = self.model(**batch, num_items_in_batch=len(self.train_dataset)).loss
-                for total, gradient in zip(gradients, torch.autograd.grad(loss, named.values()), strict=True):
+                for total, gradient in zip(gradients, torch.autograd.grad(loss, list(named.values())), strict=True):
                     total += gradient
         penalty = [self.model.l2_coefficient_of(name) * p.detach() for name, p in named.items()]
         whole = [self.accelerator.reduce(fit) + decay for fit, decay in zip(gradients, penalty, strict=True)]
@@ -330,7 +331,21 @@ class CollapseTrainer(Trainer):
 
 
 @contextlib.contextmanager
-def _in_float64(model):
+def _looked_for_once(package: str) -> Iterator[None]:
+    """Spare every step accelerate's search of the disk for an optional package."""
+    is_absent = importlib.util.find_spec(package) is None
+    known: dict[str, Any] = sys.modules
+    if is_absent:
+        known[package] = None  # how Python notes that there is none
+    try:
+        yield
+    finally:
+        if is_absent:
+            known.pop(package, None)
+
+
+@contextlib.contextmanager
+def _in_float64(model: RegularizedObjectiveMixin) -> Iterator[None]:
     dtype = model.dtype
     model.double()
     try:
