@@ -2,6 +2,7 @@
 
 import copy
 import math
+import sys
 from types import SimpleNamespace
 
 import datasets
@@ -337,6 +338,19 @@ def test_a_plain_hub_dataset_with_the_default_collator_trains_the_same(tmp_path)
     trainer_for(tmp_path, model, rows.with_format("torch")).train()
     trainer_for(tmp_path, expected, data).train()
     assert largest_difference(model, expected) == 0
+
+
+def test_training_notes_a_missing_package_while_it_lasts_and_no_longer(tmp_path):
+    class During(TrainerCallback):
+        def on_step_end(self, args, state, control, **keywords):
+            noted.append("lomo_optim" in sys.modules and sys.modules["lomo_optim"] is None)
+
+    noted = []
+    trainer = trainer_for(tmp_path, network(), images(8), max_steps=1)
+    trainer.add_callback(During())
+    trainer.train()
+    assert noted == [True]
+    assert "lomo_optim" not in sys.modules
 
 
 def test_training_without_a_training_set_is_an_error(tmp_path):
