@@ -24,7 +24,8 @@ import torch
 
 import hf_ncollapse
 from hf_ncollapse.neural_collapse.class_statistics import ClassStatistics
-from hf_ncollapse.neural_collapse.compute import MEASURES, compute, measure_names, to_accumulate
+from hf_ncollapse.neural_collapse.compute import compute
+from hf_ncollapse.neural_collapse.registry import MEASURES, measure_names, to_accumulate
 
 BATCH = 512
 ONE_PASS = [

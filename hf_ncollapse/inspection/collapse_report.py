@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..neural_collapse.class_statistics import ClassStatistics
-from ..neural_collapse.compute import MEASURES
+from ..neural_collapse.registry import MEASURES
 
 FEATURES = "features"
 

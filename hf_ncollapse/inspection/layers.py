@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..neural_collapse.class_statistics import exact_products
+from ..neural_collapse.devices import exact_products
 from .blocks import find_blocks
 from .classifier_head import ClassifierHead, last_token_positions
 from .wrappers import base_model

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..neural_collapse.class_statistics import ClassStatistics
-from ..neural_collapse.compute import MEASURES, compute, measure_names, renumber_classes, to_accumulate
+from ..neural_collapse.compute import compute, renumber_classes
+from ..neural_collapse.registry import MEASURES, measure_names, to_accumulate
 from .acting_classifier import ActingClassifier
 from .batches import LabelledBatches
 from .collapse_report import FEATURES, CollapseReport, LayerCollapse
@@ -55,7 +56,7 @@ def measure_collapse(
             classification; language models need none.
         split: which split of a dict of data sets.
         layers: "last" for the features alone, "all" for every block and the features, or names of modules.
-        measures: "paper", "all", or names (`neural_collapse.compute.MEASURES`). Those of W are of the features only.
+        measures: "paper", "all", or names (`neural_collapse.registry.MEASURES`). Those of W are of the features only.
             `nc4`, when named, costs a second pass; "all" leaves it out.
         classifier: name of the last linear layer; "auto" finds it; `None` takes the model's output as the feature, of
             a transformers model with a head the output of what is below the head.

@@ -5,17 +5,15 @@ their sum, their squared norms, and their unit vectors; NC1's pseudo-inverse for
 Sums of raw features would lose the variance to cancellation (E‖h‖² − ‖Eh‖² in float32 is wrong by 5× at mean 10,
 σ 1e-3), so each class is summed about a shift of its own: the mean of its first batch. Sums about different shifts
 describe the same data and convert into each other exactly, which is what makes `merge` and `all_reduce` possible.
-
-A long file, as all of it is one state and the ways in and out of it.
 """
-
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from .batch_checks import as_batch, counted_samples, require_plausible
+from .devices import exact_products, with_float64
+from .kept_state import KeptState
 
 _OF_CLASSES = {"counts", "_shifts", "_sums", "_squares", "_directions"}
 _BLOCK_WIDTH = 128
@@ -23,7 +21,7 @@ _BLOCK_WIDTH = 128
 _CPU_ROWS, _ACCELERATOR_ROWS = 512, 16384
 
 
-class ClassStatistics:
+class ClassStatistics(KeptState):
     r"""Counts, means, within-class scatter and mean directions of features, accumulated in float64 in one pass.
 
     With s_k the shift of class k, the state holds, per class, n_k, Σ(h − s_k), Σ‖h − s_k‖² and, on request, the sum
@@ -53,8 +51,6 @@ class ClassStatistics:
         [2.0, 0.0]
     """
 
-    VERSION = 2
-
     def __init__(self, num_classes: int, *, second_moment: bool = False, directions: bool = True, device=None):
         if num_classes < 2:
             raise ValueError(f"num_classes must be at least 2, got {num_classes}")
@@ -83,7 +79,7 @@ class ClassStatistics:
         features, labels = as_batch(features, labels)
         if self.num_features not in (None, features.shape[1]):
             raise ValueError(f"features must keep their width {self.num_features}, got {features.shape[1]}")
-        features = features.to(self._device or _with_float64(features.device))
+        features = features.to(self._device or with_float64(features.device))
         features, labels = counted_samples(features, labels, self.num_classes, ignore_index)
         if len(labels) == 0:
             return
@@ -270,59 +266,6 @@ class ClassStatistics:
         for name in self._sum_names():
             dist.all_reduce(getattr(self, name))
 
-    # --- keeping -----------------------------------------------------------------------------------------------
-
-    def state_dict(self) -> dict:
-        """Everything needed to continue or merge elsewhere: plain numbers and tensors, with a version."""
-        state = {
-            "version": self.VERSION,
-            "num_classes": self.num_classes,
-            "num_features": self.num_features,
-            "second_moment": self.has_second_moment,
-            "directions": self.has_directions,
-        }
-        return state | self._tensors()
-
-    @torch.inference_mode(False)
-    def load_state_dict(self, state: dict) -> None:
-        """Replace this state by `state`, a `state_dict()` of statistics that accumulate the same.
-
-        Raises:
-            ValueError: the state has another version, other classes, or accumulates something else.
-        """
-        expected = {
-            "version": self.VERSION,
-            "num_classes": self.num_classes,
-            "second_moment": self.has_second_moment,
-            "directions": self.has_directions,
-        }
-        for name, value in expected.items():
-            if state[name] != value:
-                raise ValueError(f"cannot load a state with {name} {state[name]!r}: this has {value!r}")
-        self.num_features = None
-        self._free_workspace()
-        if state["num_features"] is not None:
-            self._allocate(state["num_features"], state["counts"].device)
-            for name, tensor in self._tensors().items():
-                tensor.copy_(state[name])
-
-    @classmethod
-    def from_state_dict(cls, state: dict, device=None) -> "ClassStatistics":
-        """Statistics made from a `state_dict()` alone."""
-        statistics = cls(
-            state["num_classes"], second_moment=state["second_moment"], directions=state["directions"], device=device
-        )
-        statistics.load_state_dict(state)
-        return statistics
-
-    def to(self, device) -> "ClassStatistics":
-        """Move the state to `device`, which must know float64, and return self."""
-        for name, tensor in self._tensors().items():
-            setattr(self, name, tensor.to(device))
-        self._device = torch.device(device)
-        self._free_workspace()
-        return self
-
     def __repr__(self) -> str:
         return f"ClassStatistics({self.num_samples} samples, {self.num_classes} classes, width {self.num_features})"
 
@@ -432,7 +375,7 @@ class ClassStatistics:
         if self.num_features is not None:
             return
         if self._device is None:
-            self._device = _with_float64(device)
+            self._device = with_float64(device)
         self.num_features = num_features
         self._every_class_seen = False
         of_class, by_feature = (self.num_classes,), (self.num_classes, num_features)
@@ -457,14 +400,3 @@ class ClassStatistics:
     def _require_second_moment(self) -> None:
         if not self.has_second_moment:
             raise ValueError("the second moment was not accumulated: create ClassStatistics with second_moment=True")
-
-
-def exact_products(device: torch.device) -> AbstractContextManager:
-    """Without autocast on a device: under it, float32 products run in bfloat16 or float16."""
-    if not torch.amp.is_autocast_available(device.type):
-        return nullcontext()
-    return torch.autocast(device.type, enabled=False)
-
-
-def _with_float64(device: torch.device) -> torch.device:
-    return torch.device("cpu") if device.type == "mps" else device

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from .batch_checks import as_batch, counted_samples
-from .class_statistics import ClassStatistics, exact_products
+from .class_statistics import ClassStatistics
+from .devices import exact_products
 from .held_out_statistics import HeldOutStatistics
 
 Statistics = ClassStatistics | HeldOutStatistics

@@ -10,19 +10,23 @@ import torch
 # takes a comment behind such an import for an address.
 from .batch_checks import as_batch
 from .class_statistics import ClassStatistics
-from .compute import compute, may_look_again, measure_names, to_accumulate
+from .compute import compute
+from .devices import exact_products
 from .file_gather import file_gather
 from .frames import distance_to_frame
 from .held_out_statistics import HeldOutStatistics
 from .imbalance import nc2_seli
 from .jackknife import nc1_jackknife
+from .kept_state import KeptState
 from .linear_choice import LinearChoice
 from .measures import nc1
 from .moments import class_means
 from .pairs import mean_over_pairs
+from .registry import may_look_again, measure_names, to_accumulate
 from .sample_buffer import SampleBuffer
 from .softmax_code import softmax_code_margin
 from .spectra import vci
+from .uniformity import gnc2
 from .worst_classes import nc1_worst
 
 _DESCRIPTION = """\

@@ -5,7 +5,8 @@ import re
 from pathlib import Path
 
 from hf_ncollapse.neural_collapse import measures
-from hf_ncollapse.neural_collapse.compute import MEASURES, compute
+from hf_ncollapse.neural_collapse.compute import compute
+from hf_ncollapse.neural_collapse.registry import MEASURES
 
 CARD = Path(measures.__file__).with_name("README.md").read_text(encoding="utf-8")
 

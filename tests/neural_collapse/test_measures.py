@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import nnls
 
-from hf_ncollapse.neural_collapse import measures, pairs, softmax_code, spectra
+from hf_ncollapse.neural_collapse import measures, pairs, softmax_code, spectra, uniformity
 from hf_ncollapse.neural_collapse.class_statistics import ClassStatistics
-from hf_ncollapse.neural_collapse.compute import MEASURES, compute
+from hf_ncollapse.neural_collapse.compute import compute
 from hf_ncollapse.neural_collapse.held_out_statistics import HeldOutStatistics
 from hf_ncollapse.neural_collapse.linear_choice import LinearChoice
 from hf_ncollapse.neural_collapse.moments import SecondLookNeeded
+from hf_ncollapse.neural_collapse.registry import MEASURES
 from hf_ncollapse.theory import simplex_etf
 
 COUNTS = {"balanced": [40, 40, 40, 40, 40], "imbalanced": [90, 60, 30, 15, 5]}
@@ -723,7 +724,7 @@ def test_a_dead_network_has_no_collapse(counts, dtype):
     features = (0.1 + torch.randn(WIDTH, generator=torch.Generator().manual_seed(1))).to(dtype).expand(*features.shape)
     statistics = collect(features, labels, len(counts))
     assert not statistics.within_class_scatter.any()
-    for measure in (measures.nc1, measures.nc1_cdnv, measures.nc2_means, measures.nc2_equinorm, measures.gnc2):
+    for measure in (measures.nc1, measures.nc1_cdnv, measures.nc2_means, uniformity.nc2_equinorm, uniformity.gnc2):
         assert math.isnan(measure(statistics)), measure
     value, rank = measures.nc1_pinv(statistics, batches=[(features, labels)], return_rank=True)
     assert math.isnan(value)
@@ -887,7 +888,7 @@ def test_many_classes_are_compared_in_single_precision_and_close_ones_are_not(mo
     means[2:30] = means[2] * (1 + 1e-3 * torch.rand(28, 1, generator=generator, dtype=torch.float64))
     features = torch.cat([means * (1 + 1e-10), means * (1 - 1e-10)])
     statistics = collect(features, torch.arange(40).repeat(2), 40)
-    of_pairs = (measures.nc1_cdnv, measures.gnc2, measures.nc2_equiangular)
+    of_pairs = (measures.nc1_cdnv, uniformity.gnc2, uniformity.nc2_equiangular)
     expected = [measure(statistics) for measure in of_pairs]
     monkeypatch.setattr(pairs, "_MANY_CLASSES", 20)
     assert pairs.for_products(means).dtype == torch.float32

@@ -10,7 +10,8 @@ from processes import run_in_processes
 
 from hf_ncollapse.neural_collapse import measures
 from hf_ncollapse.neural_collapse.class_statistics import ClassStatistics
-from hf_ncollapse.neural_collapse.compute import MEASURES, compute
+from hf_ncollapse.neural_collapse.compute import compute
+from hf_ncollapse.neural_collapse.registry import MEASURES
 
 METRIC_FILE = Path(measures.__file__).with_name("neural_collapse.py")
 COUNTS = [30, 20, 10, 5]

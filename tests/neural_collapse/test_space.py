@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from hf_ncollapse.neural_collapse import measures
-from hf_ncollapse.neural_collapse.compute import MEASURES
+from hf_ncollapse.neural_collapse.registry import MEASURES
 
 PAGE = """
 import runpy, sys
