@@ -9,9 +9,9 @@ import torch
 from huggingface_hub import ModelCard, snapshot_download
 
 from ..data import DataArguments, load_classification_data
+from ..quantities import digits, title
 from ..sweeps.architectures import architecture_named
 from ..sweeps.files import read_json
-from ..sweeps.quantities import digits, title
 from ..sweeps.results import finished_runs, read_results
 from ..sweeps.run_folder import weights_sha256
 from ..training.measurement import conflicting_label_counts

@@ -12,15 +12,14 @@ from huggingface_hub import CardData, DatasetCardData, EvalResult, ModelCardData
 from ..data import PACKAGED_SETS, is_hub_id
 from ..models.collapse_config import CollapseConfig
 from ..models.residual_layers import feature_norm
+from ..quantities import GAP_PARTS, deviation_digits, digits, measures_in_words, title
 from ..sweeps.files import write_atomically
-from ..sweeps.paper_figures import PaperPanel, beside_the_paper, paper_panel
-from ..sweeps.quantities import GAP_PARTS, deviation_digits, digits, measures_in_words, title
+from ..sweeps.paper_figures import PaperPanel, beside_the_paper
 from ..sweeps.summary import l2_in_words
 from .markdown import code_span, fence, plain
+from .names import TAG, model_repo, results_repo, seed_branch
 from .sweep_folder import FinishedRun, SweepFolder, read_sweep_folder
 
-# Tells this package's repositories from others'.
-TAG = "hf-ncollapse"
 # libyaml's where PyYAML was built with it, for a sweep of a thousand cards.
 _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 WEBSITE = "https://huggingface.co"
@@ -39,21 +38,6 @@ _TASKS = {
     "ForImageClassification": ("image-classification", "AutoModelForImageClassification"),
     "ForSequenceClassification": ("text-classification", "AutoModelForSequenceClassification"),
 }
-
-
-def model_repo(namespace: str, sweep: str, depth: int) -> str:
-    """The repository of one depth; each seed is a branch of it."""
-    return f"{namespace}/{sweep}-depth-{depth}"
-
-
-def results_repo(namespace: str, sweep: str) -> str:
-    """The data set with a sweep's results table."""
-    return f"{namespace}/{sweep}-results"
-
-
-def seed_branch(seed: int) -> str:
-    """The branch of one seed in its depth's repository."""
-    return f"seed-{seed}"
 
 
 def model_card(sweep: SweepFolder, run: FinishedRun, namespace: str, seeds: str | None = None) -> str:
@@ -124,7 +108,7 @@ def seeds_table(sweep: SweepFolder, depth: int) -> str:
 
 def results_card(sweep: SweepFolder, namespace: str) -> str:
     """Return the card of the whole sweep: figures, what the theory's predictions came to, the tables, and links."""
-    summary, panel = sweep.summary, paper_panel(sweep.configuration)
+    summary, panel = sweep.summary, sweep.panel
     by_depth = summary["by_depth"]
     card_data = DatasetCardData(
         license="apache-2.0",
@@ -169,7 +153,7 @@ def collection_note(sweep: SweepFolder, depth: int) -> str:
     return f"B = {depth}: {values} ({row['seeds']} seed{'s' if row['seeds'] > 1 else ''})"
 
 
-def write_cards(folder: Path, output: Path, namespace: str, *, partial: bool = False) -> list[Path]:
+def write_cards(folder: str | Path, output: str | Path, namespace: str, *, partial: bool = False) -> list[Path]:
     """Write a sweep's cards into a folder instead of publishing them: one a depth, and `README.md` for the sweep.
 
     Args:
@@ -185,6 +169,7 @@ def write_cards(folder: Path, output: Path, namespace: str, *, partial: bool = F
         ValueError, FileNotFoundError: as [`read_sweep_folder`].
     """
     sweep = read_sweep_folder(folder, partial=partial)
+    output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     contents = {"README.md": results_card(sweep, namespace).encode()}
     for depth in sweep.depths:

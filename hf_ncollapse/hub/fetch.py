@@ -1,22 +1,26 @@
-"""Use a published sweep: its table, and its networks by depth and seed, from the Hub or the cache."""
+"""Use a sweep that was trained: from a folder here, from the Hub, or from the cache."""
 
+import contextlib
+import os
 import re
 from functools import cached_property
 from pathlib import Path
 
-import pandas as pd
 from huggingface_hub import get_collection, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
-from ..sweeps.results import finished_runs, read_results
-from .card import model_repo, results_repo, seed_branch
+from ..sweeps.sweep import Sweep
+from ..sweeps.sweep_record import SweepRecord, read_sweep
+from .names import model_repo, results_repo, seed_branch
 from .published_network import check_published_network, read_published_config
 
 # A Collection's address ends in the 24 hexadecimal digits of its identity.
 _COLLECTION = re.compile(r"(?P<namespace>[^/]+)/(?P<title>[^/]+)-[0-9a-f]{24}")
+_TAKES = "a sweep's folder, namespace/sweep, or a Collection's namespace/sweep-<24 digits>"
+_NOT_THERE = (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled)
 
 
-class PublishedSweep:
+class PublishedSweep(Sweep):
     """The networks of a sweep on the Hub; nothing but the table is downloaded before it is asked for.
 
     Args:
@@ -28,105 +32,87 @@ class PublishedSweep:
     """
 
     def __init__(self, namespace: str, name: str):
-        self.namespace, self.name = namespace, name
+        self.namespace, self._name = namespace, name
         repo_id = results_repo(namespace, name)
         try:
             table = hf_hub_download(repo_id, "results.csv", repo_type="dataset")
-        except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        except _NOT_THERE as error:
             raise FileNotFoundError(
-                f"no sweep {namespace}/{name}: the data set {repo_id} is not on the Hub, not open to you, or neither "
-                f"reachable nor in the cache ({' '.join(str(error).split())})"
+                f"no sweep {namespace}/{name}: there is no such folder here, and the data set {repo_id} is not on the "
+                f"Hub, not open to you, or neither reachable nor in the cache ({' '.join(str(error).split())})"
             ) from error
-        self._folder = Path(table).parent
+        super().__init__(Path(table).parent)
+
+    @property
+    def name(self) -> str:
+        """The sweep's name."""
+        return self._name
 
     @cached_property
-    def results(self) -> pd.DataFrame:
-        """One row a network; the columns are those of `results.csv`, whose diverged runs have none."""
+    def record(self) -> SweepRecord:
+        """Its table, and its configuration where that is published too."""
         repo_id = results_repo(self.namespace, self.name)
-        return finished_runs(read_results(self._folder, f"the data set {repo_id} holds no table that a sweep wrote"))
+        # Beside the table, in the snapshot of its commit.
+        with contextlib.suppress(*_NOT_THERE):
+            hf_hub_download(repo_id, "sweep.json", repo_type="dataset", revision=self.folder.name)
+        return read_sweep(self.folder, f"the data set {repo_id} holds no table that a sweep wrote")
 
-    @property
-    def runs(self) -> list[tuple[int, int]]:
-        """Depth and seed of every network."""
-        return [
-            (int(depth), int(seed)) for depth, seed in zip(self.results["depth"], self.results["seed"], strict=True)
-        ]
-
-    @property
-    def depths(self) -> list[int]:
-        """Numbers of blocks, in increasing order."""
-        return sorted({depth for depth, _ in self.runs})
-
-    @property
-    def seeds(self) -> list[int]:
-        """Seeds, in increasing order."""
-        return sorted({seed for _, seed in self.runs})
-
-    def load(self, depth: int, seed: int | None = None):
-        """Load a network with this package's code; `seed=None` is the smallest seed of that depth, as on `main`.
+    def report(self, output: str | Path | None = None) -> Path:
+        """Write the report of the published table, as `output`; nothing is measured.
 
         Raises:
-            ValueError: the sweep has no such network, or what the Hub holds for it is damaged or none of this depth.
+            ValueError: `output` is None, for the cache is no place for it.
         """
-        from transformers import (
-            AutoConfig,
-            AutoModelForImageClassification,
-            AutoModelForSequenceClassification,
-        )
+        from ..sweeps.figures import draw_figures, sweep_figures
+        from ..sweeps.report import write_page
 
-        where = self._where(depth, seed)
-        check_published_network(where["pretrained_model_name_or_path"], where["revision"], depth)
-        config = AutoConfig.from_pretrained(**where)
-        texts = config.architectures[0].endswith("ForSequenceClassification")
-        auto_class = AutoModelForSequenceClassification if texts else AutoModelForImageClassification
-        return auto_class.from_pretrained(**where, config=config, use_safetensors=True)
+        if output is None:
+            raise ValueError("output is None; the report of a published sweep takes the name of an HTML file")
+        record = self.record
+        return write_page(record, draw_figures(sweep_figures(record.results, panel=record.panel)), output)
 
-    def processor(self, depth: int, seed: int | None = None):
-        """Load the image processor or tokenizer that goes with a network."""
-        from transformers import AutoImageProcessor, AutoTokenizer
+    @property
+    def address(self) -> str:
+        """Its id on the Hub."""
+        return f"{self.namespace}/{self.name}"
 
-        where = self._where(depth, seed)
-        config = read_published_config(where["pretrained_model_name_or_path"], where["revision"], depth)
-        texts = config["architectures"][0].endswith("ForSequenceClassification")
-        return (AutoTokenizer if texts else AutoImageProcessor).from_pretrained(**where)
-
-    def _where(self, depth: int, seed: int | None) -> dict[str, object]:
-        seeds = [other for d, other in self.runs if d == depth]
-        if not seeds:
-            raise ValueError(f"depth is {depth!r}; {self.name} has {', '.join(map(str, self.depths))}")
-        if seed is not None and seed not in seeds:
-            raise ValueError(f"seed is {seed!r}; depth {depth} has {', '.join(map(str, seeds))}")
+    def _where(self, depth: int, seed: int) -> dict[str, object]:
         return {
             "pretrained_model_name_or_path": model_repo(self.namespace, self.name, depth),
-            "revision": seed_branch(min(seeds) if seed is None else seed),
-            # The installed classes are registered, so that no downloaded code runs and no question is asked.
+            "revision": seed_branch(seed),
             "trust_remote_code": False,
         }
 
-    def __repr__(self) -> str:
-        depths, seeds = ", ".join(map(str, self.depths)), ", ".join(map(str, self.seeds))
-        return (
-            f"PublishedSweep({self.namespace}/{self.name}: {len(self.runs)} networks, depths {depths}, seeds {seeds})"
-        )
+    def _checked_config(self, where: dict[str, object], depth: int) -> dict[str, object]:
+        return read_published_config(str(where["pretrained_model_name_or_path"]), str(where["revision"]), depth)
+
+    def _check_weights(self, where: dict[str, object], depth: int) -> None:
+        check_published_network(str(where["pretrained_model_name_or_path"]), str(where["revision"]), depth)
 
 
-def load_sweep(name: str) -> PublishedSweep:
-    """Open a published sweep.
+def load_sweep(name: str | os.PathLike[str]) -> Sweep:
+    """Open a sweep that was trained.
 
     Args:
-        name: "namespace/sweep", or the Collection's "namespace/sweep-<24 hexadecimal digits>".
+        name: a sweep's folder, "namespace/sweep" on the Hub, or the Collection's "namespace/sweep-<24 hexadecimal
+            digits>". A folder that exists wins.
 
     Raises:
         ValueError: `name` is no such thing.
-        FileNotFoundError: there is no such sweep, or the Hub cannot be reached and it is not in the cache.
+        FileNotFoundError: the folder holds no sweep, there is none of that name, or the Hub cannot be reached and it
+            is not in the cache.
 
     Example:
         >>> sweep = load_sweep("my-org/mnist5k-rn1-demo")  # doctest: +SKIP
         >>> sweep.results[["depth", "gap", "nc1"]]  # doctest: +SKIP
         >>> model = sweep.load(depth=16, seed=0)  # doctest: +SKIP
     """
+    if isinstance(name, str | os.PathLike) and os.path.isdir(name):
+        return Sweep(name)
+    if isinstance(name, os.PathLike):
+        raise FileNotFoundError(f"there is no folder {os.fspath(name)}")
     if not isinstance(name, str) or name.count("/") != 1 or not all(name.split("/")):
-        raise ValueError(f"name is {name!r}; it takes namespace/sweep, or a Collection's namespace/sweep-<24 digits>")
+        raise ValueError(f"name is {name!r}; it takes {_TAKES}")
     if match := _COLLECTION.fullmatch(name):
         return PublishedSweep(match["namespace"], _name_in_collection(name) or match["title"])
     return PublishedSweep(*name.split("/"))

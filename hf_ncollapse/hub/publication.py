@@ -8,9 +8,10 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from huggingface_hub.utils import validate_repo_id
 
-from .card import collection_note, model_card, model_repo, results_card, results_repo, seed_branch, seeds_table
+from .card import collection_note, model_card, results_card, seeds_table
 from .explorer import explorer_files, explorer_repo
 from .manifest import MANIFEST, Manifest, hashes
+from .names import model_repo, results_repo, seed_branch
 from .sweep_folder import SweepFolder
 
 _METRIC_FOLDER = Path(__file__).parent.parent / "neural_collapse"

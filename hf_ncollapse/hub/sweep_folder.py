@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import pandas as pd
 from safetensors import SafetensorError, safe_open
 from transformers.dynamic_module_utils import get_relative_imports
 
 from ..sweeps.arguments import is_secret
 from ..sweeps.files import read_json
-from ..sweeps.report import finish_sweep, recipe_yaml, unfinished_runs
-from ..sweeps.results import COLUMNS, finished_runs, read_results
+from ..sweeps.recipe_text import recipe_yaml
+from ..sweeps.results import COLUMNS
 from ..sweeps.run_folder import check_weights
-from ..sweeps.summary import summarize
+from ..sweeps.sweep_record import SweepRecord, read_sweep
 
 # Those of the gap are drawn where there is an optimum.
 FIGURES = ("collapse.png", "gap.png", "gap_parts.png", "accuracy.png")
@@ -75,31 +74,18 @@ class FinishedRun:
 
 
 @dataclass(frozen=True)
-class SweepFolder:
+class SweepFolder(SweepRecord):
     """A sweep that can be published.
 
     Args:
-        folder: where it is.
-        name: the sweep's name, the start of its repositories' names.
-        configuration: its `sweep.json`.
-        results: its `results.csv`, diverged runs included.
         runs: the finished runs, sorted by depth and seed.
     """
 
-    folder: Path
-    name: str
-    configuration: dict[str, dict]
-    results: pd.DataFrame
     runs: list[FinishedRun]
 
     @property
     def depths(self) -> list[int]:
         return sorted({run.depth for run in self.runs})
-
-    @cached_property
-    def summary(self) -> dict[str, object]:
-        """What [`summarize`] says of the results."""
-        return summarize(self.results)
 
     @cached_property
     def recipe(self) -> str:
@@ -131,8 +117,8 @@ class SweepFolder:
         return [self.folder / "figures" / name for name in FIGURES if (self.folder / "figures" / name).is_file()]
 
 
-def read_sweep_folder(folder: Path, *, partial: bool = False) -> SweepFolder:
-    """Read and check a sweep's folder; figures that are missing or older than the table are drawn.
+def read_sweep_folder(folder: str | Path, *, partial: bool = False) -> SweepFolder:
+    """Read and check a sweep's folder; nothing is written or drawn.
 
     Args:
         folder: the sweep's folder, with `sweep.json` and `results.csv`.
@@ -141,35 +127,37 @@ def read_sweep_folder(folder: Path, *, partial: bool = False) -> SweepFolder:
     Raises:
         FileNotFoundError: the folder is no sweep's, or a checkpoint lacks a file.
         ValueError: no run is finished, or a planned one neither finished nor diverged, a file is damaged or
-            contradicts the table, a checkpoint holds pickles, `sweep.json` a secret, or a file or folder is a link.
+            contradicts the table, a checkpoint holds pickles, `sweep.json` a secret, a file or folder is a link, or
+            the figures are missing or another table's.
     """
     folder = Path(folder)
     if not (folder / "sweep.json").is_file():
         raise FileNotFoundError(f"{folder} is no sweep's folder: it has no sweep.json")
     published = (*TABLES, "figures", *(f"figures/{name}" for name in FIGURES))
     _refuse_links([*map(folder.joinpath, published), *folder.glob("depth-*"), *folder.glob("depth-*/seed-*")])
-    configuration = read_json(folder / "sweep.json")
-    for name in filter(is_secret, configuration.get("training", {})):
+    record = read_sweep(folder)
+    for name in filter(is_secret, record.configuration.get("training", {})):
         raise ValueError(
             f"{folder / 'sweep.json'} holds the secret {name}, which would be published; start the sweep again "
             f"without it, which writes the file anew"
         )
-    results = read_results(folder)
-    unfinished = unfinished_runs(folder, results)
+    unfinished = record.unfinished
     if unfinished and not partial:
         named = ", ".join(f"depth {run['depth']} seed {run['seed']} ({run['reason']})" for run in unfinished)
         raise ValueError(
-            f"{folder} has {len(unfinished)} unfinished of {len(unfinished) + len(results)} runs: {named}. Start the "
-            f"sweep again to finish them, or publish without them with --partial"
+            f"{folder} has {len(unfinished)} unfinished of {len(unfinished) + len(record.results)} runs: {named}. "
+            f"Start the sweep again to finish them, or publish without them with --partial"
         )
-    if finished_runs(results).empty:
+    if record.finished.empty:
         raise ValueError(f"{folder} has no finished run; there is nothing to publish")
-    runs = [_read_run(folder, row) for row in finished_runs(results).to_dict("records")]
-    table, figure = folder / "results.csv", folder / "figures" / FIGURES[0]
-    if not figure.is_file() or figure.stat().st_mtime < table.stat().st_mtime:
-        finish_sweep(folder)
-    name = str(configuration["sweep"]["sweep"])
-    return SweepFolder(folder, name, configuration, results, sorted(runs, key=lambda run: (run.depth, run.seed)))
+    runs = [_read_run(folder, row) for row in record.finished.to_dict("records")]
+    if not record.has_current_figures or not (folder / "figures" / FIGURES[0]).is_file():
+        raise ValueError(
+            f"{folder} has no figures of this results.csv, as where a sweep was stopped before its end; "
+            f"`hf-ncollapse report {folder}` draws them"
+        )
+    ordered = sorted(runs, key=lambda run: (run.depth, run.seed))
+    return SweepFolder(record.folder, record.configuration, record.results, ordered)
 
 
 def _read_run(sweep_folder: Path, row: dict[str, object]) -> FinishedRun:

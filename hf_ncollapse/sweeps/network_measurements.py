@@ -39,29 +39,53 @@ class NetworkMeasurements:
     geometry: pd.DataFrame
 
 
-def measure_networks(
-    folder: Path, results: pd.DataFrame, data: ClassificationData | None = None, keep: bool = True
-) -> NetworkMeasurements:
-    """Measure every finished network that was not measured before, and keep the numbers beside the sweep's table.
+def read_network_measurements(folder: str | Path) -> NetworkMeasurements:
+    """Read `layers.csv` and `geometry.csv`, so that figures are drawn without weights or data too.
 
-    `layers.csv` and `geometry.csv` hold what was measured, so that figures are drawn without weights or data too.
+    Returns:
+        Empty tables where nothing was measured.
+
+    Raises:
+        ValueError: if a file is damaged; the message names it.
+    """
+    tables = [
+        read_table(path, columns) if path.is_file() else pd.DataFrame(columns=list(columns))
+        for path, columns in (
+            (Path(folder) / "layers.csv", LAYER_COLUMNS),
+            (Path(folder) / "geometry.csv", GEOMETRY_COLUMNS),
+        )
+    ]
+    return NetworkMeasurements(*tables)
+
+
+def write_network_measurements(folder: str | Path, measured: NetworkMeasurements) -> None:
+    """Write the tables that have rows beside the sweep's own."""
+    for name, table in (("layers.csv", measured.layers), ("geometry.csv", measured.geometry)):
+        if len(table):
+            write_table(Path(folder) / name, table)
+
+
+def measure_networks(
+    folder: str | Path, results: pd.DataFrame, data: ClassificationData | None = None
+) -> NetworkMeasurements:
+    """Measure every finished network that was not measured before; nothing is written.
 
     Args:
         folder: the sweep's folder.
         results: its table.
         data: the sweep's data; loaded by `sweep.json` when a network is to be measured and this is None.
-        keep: False where nothing can be written into the folder.
+
+    Returns:
+        What was known, and what is new.
 
     Raises:
         ValueError: if a file is damaged; the message names it.
         OSError, ImportError: if the data cannot be loaded.
     """
-    kept = {
-        name: read_table(folder / name, columns) if (folder / name).is_file() else pd.DataFrame(columns=list(columns))
-        for name, columns in (("layers.csv", LAYER_COLUMNS), ("geometry.csv", GEOMETRY_COLUMNS))
-    }
-    layers, geometry = [kept["layers.csv"]], [kept["geometry.csv"]]
-    known = set(zip(kept["layers.csv"]["depth"], kept["layers.csv"]["seed"], strict=True))
+    folder = Path(folder)
+    kept = read_network_measurements(folder)
+    layers, geometry = [kept.layers], [kept.geometry]
+    known = set(zip(kept.layers["depth"], kept.layers["seed"], strict=True))
     first_seed = results["seed"].min()
     for row in results.sort_values(["depth", "seed"]).itertuples():
         run_folder = folder / f"depth-{row.depth}" / f"seed-{row.seed}"
@@ -75,15 +99,7 @@ def measure_networks(
         layers.append(_rows(row, layer=range(len(nc1)), nc1=nc1))
         if row.seed == first_seed:
             geometry.append(_rows(row, **shown))
-    tables = {}
-    for name, parts in (("layers.csv", layers), ("geometry.csv", geometry)):
-        tables[name] = parts[0]
-        if len(parts) > 1:
-            filled = [part for part in parts if len(part)]
-            tables[name] = pd.concat(filled).sort_values(["depth", "seed"], kind="stable", ignore_index=True)
-            if keep:
-                write_table(folder / name, tables[name])
-    return NetworkMeasurements(tables["layers.csv"], tables["geometry.csv"])
+    return NetworkMeasurements(_together(layers), _together(geometry))
 
 
 def measure_network(model, data: ClassificationData) -> tuple[list[float], dict[str, object]]:
@@ -181,6 +197,14 @@ def _nc1_or_nan(statistics: ClassStatistics) -> float:
     if (means - means.mean(0)).norm() <= 1e-6 * means.norm():
         return math.nan
     return measures.nc1(statistics)
+
+
+def _together(parts: list[pd.DataFrame]) -> pd.DataFrame:
+    """The known rows and the new ones, by depth and seed."""
+    if len(parts) == 1:
+        return parts[0]
+    filled = [part for part in parts if len(part)]
+    return pd.concat(filled).sort_values(["depth", "seed"], kind="stable", ignore_index=True)
 
 
 def _rows(run, **columns) -> pd.DataFrame:

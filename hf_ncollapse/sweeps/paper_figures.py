@@ -7,7 +7,7 @@ from importlib.resources import files
 import pandas as pd
 import yaml
 
-from .quantities import COLLAPSE, title
+from ..quantities import COLLAPSE, title
 from .results import finished_runs
 
 

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from transformers import TrainerCallback
 
-from .quantities import QUANTITIES
+from ..quantities import QUANTITIES
 
 # Of a console: names and paths are shown as they are, whatever brackets and colons they hold.
 PLAIN = {"markup": False, "emoji": False, "highlight": False}

@@ -33,7 +33,7 @@ _MAY_BE_EMPTY = (
 _OF_A_FINISHED_RUN = tuple(name for name in COLUMNS if name not in _MAY_BE_EMPTY)
 
 
-def collect_results(folder: Path) -> pd.DataFrame:
+def collect_results(folder: str | Path) -> pd.DataFrame:
     """Read every run below a sweep's folder that ended, sorted by depth and seed.
 
     A finished run has a `metrics.json`; a diverged one a `failure.json` instead, which names the settings, the step
@@ -42,7 +42,7 @@ def collect_results(folder: Path) -> pd.DataFrame:
     Raises:
         ValueError: if a file is damaged; the message names it.
     """
-    return results_table(collect_rows(folder).values())
+    return results_table(collect_rows(Path(folder)).values())
 
 
 def collect_rows(folder: Path) -> dict[Path, dict[str, object]]:
@@ -99,7 +99,7 @@ def write_results(folder: Path, results: pd.DataFrame) -> None:
     write_atomically(folder / "results.parquet", lambda path: results.to_parquet(path, index=False))
 
 
-def read_results(folder: Path, remedy: str = REMEDY) -> pd.DataFrame:
+def read_results(folder: str | Path, remedy: str = REMEDY) -> pd.DataFrame:
     """Read a sweep's `results.csv`, diverged runs included, with every digit that was written.
 
     Args:
@@ -110,7 +110,7 @@ def read_results(folder: Path, remedy: str = REMEDY) -> pd.DataFrame:
         FileNotFoundError: if the sweep has no table yet.
         ValueError: if the table is damaged; the message names it.
     """
-    path = folder / "results.csv"
+    path = Path(folder) / "results.csv"
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; a sweep writes it when its first run finishes")
     results = read_table(path, COLUMNS, remedy)

@@ -11,6 +11,7 @@ from ..theory import expected_slopes
 from .results import SETTINGS, diverged_runs, finished_runs
 from .verdicts import of_complete_seeds, verdicts
 
+LOSSES = {"cross_entropy": "cross-entropy", "mse": "mean squared error"}
 SLOPES_OF = ("gap", "nc1", "nc2", "nc3", "regularization_body", "regularization")
 # Its slopes say whether a rate is reached at the deepest networks, where the fit has stopped moving.
 _DEEPEST_STEPS = 2
@@ -85,11 +86,16 @@ def slope_in_depth(results: pd.DataFrame, quantity: str) -> Slope:
     if not per_seed:
         return Slope(None, None, {}, "a slope needs two depths of one seed")
     slopes = np.array(list(per_seed.values()))
-    if len(slopes) == 1:
-        return Slope(float(slopes[0]), None, per_seed, "one seed gives no confidence interval")
-    half = student_t_quantile(len(slopes) - 1) * slopes.std(ddof=1) / math.sqrt(len(slopes))
-    mean = slopes.mean()
-    return Slope(float(mean), (float(mean - half), float(mean + half)), per_seed)
+    note = "one seed gives no confidence interval" if len(slopes) == 1 else None
+    return Slope(float(slopes.mean()), mean_interval(slopes), per_seed, note)
+
+
+def mean_interval(values: np.ndarray) -> tuple[float, float] | None:
+    """The 95% interval of a mean, by Student's t; None for one value."""
+    if len(values) < 2:
+        return None
+    half = student_t_quantile(len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
+    return float(values.mean() - half), float(values.mean() + half)
 
 
 def student_t_quantile(degrees_of_freedom: int, confidence: float = 0.95) -> float:

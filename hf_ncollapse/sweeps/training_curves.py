@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .files import read_json, read_table, write_table
+from .files import read_json, read_table
 
 COLUMNS = (
     "depth", "seed", "step", "fit", "regularization", "objective", "gufm_optimum", "gap", "train_accuracy",
@@ -12,15 +12,14 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def training_curves(folder: Path, keep: bool = True) -> pd.DataFrame:
+def training_curves(folder: str | Path) -> pd.DataFrame:
     """Return every measurement that the finished runs logged, sorted by depth, seed and step.
 
-    They come from the runs' `log_history.json` and are kept in the sweep's `training_curves.csv`, from which they are
-    read where the runs' folders are not there.
+    They come from the runs' `log_history.json`, or where the runs' folders are not there, from the
+    `training_curves.csv` that a report left in the sweep's.
 
     Args:
         folder: the sweep's folder.
-        keep: False where nothing can be written into the folder.
 
     Returns:
         A table with the columns of `COLUMNS`; empty where nothing was logged.
@@ -28,6 +27,7 @@ def training_curves(folder: Path, keep: bool = True) -> pd.DataFrame:
     Raises:
         ValueError: if a file is damaged; the message names it.
     """
+    folder = Path(folder)
     kept = folder / "training_curves.csv"
     rows = []
     for path in sorted(folder.glob("depth-*/seed-*/log_history.json")):
@@ -42,7 +42,4 @@ def training_curves(folder: Path, keep: bool = True) -> pd.DataFrame:
         ]
     if not rows and kept.is_file():
         return read_table(kept, COLUMNS)
-    curves = pd.DataFrame(rows, columns=list(COLUMNS)).sort_values(["depth", "seed", "step"], ignore_index=True)
-    if rows and keep:
-        write_table(kept, curves)
-    return curves
+    return pd.DataFrame(rows, columns=list(COLUMNS)).sort_values(["depth", "seed", "step"], ignore_index=True)

@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from .quantities import COLLAPSE, title
+from ..quantities import COLLAPSE, title
 from .results import finished_runs
 
 Answer = Literal["holds", "does not hold", "cannot tell"]

@@ -16,6 +16,7 @@ from hf_ncollapse.hub.card import collection_note, model_card, results_card
 from hf_ncollapse.hub.sweep_folder import read_sweep_folder
 from hf_ncollapse.sweeps import parse_recipe, read_results, run_sweep, summarize
 from hf_ncollapse.sweeps.paper_figures import beside_the_paper, paper_panels
+from hf_ncollapse.sweeps.report import finish_sweep
 from hf_ncollapse.sweeps.results import SETTINGS, write_results
 
 SAMPLES = ["--dataset", "digits", "--train_samples", "100", "--test_samples", "50", "--use_cpu", "--seeds", "0"]
@@ -193,6 +194,7 @@ def test_a_diverged_run_is_said_on_the_results_card_and_has_no_network(sweep_cop
     results.loc[last, [name for name in results if name not in known]] = None
     results.loc[last, "status"] = "diverged"
     write_results(sweep_copy, results)
+    finish_sweep(sweep_copy)
     sweep = read_sweep_folder(sweep_copy)
     assert [(run.depth, run.seed) for run in sweep.runs] == [(2, 0), (2, 1), (4, 0)]
     card = str(results_card(sweep, "my-org"))

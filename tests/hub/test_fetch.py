@@ -41,11 +41,12 @@ builtins.input = lambda *_: sys.exit("a question was asked")
 import torch
 import hf_ncollapse
 sweep = hf_ncollapse.load_sweep(sys.argv[1])
+runs = [(run.depth, run.seed) for run in sweep]
 pixels = torch.linspace(-1, 1, 128).reshape(2, 1, 8, 8)
-logits = {f"{depth}/{seed}": sweep.load(depth, seed)(pixels).logits.tolist() for depth, seed in sweep.runs}
+logits = {f"{depth}/{seed}": sweep.load(depth, seed)(pixels).logits.tolist() for depth, seed in runs}
 copied = [name for name in sys.modules if name.startswith("transformers_modules.")]
 print(json.dumps({
-    "runs": sweep.runs, "depths": sweep.depths, "seeds": sweep.seeds, "logits": logits, "remote_code": copied,
+    "runs": runs, "depths": sweep.depths, "seeds": sweep.seeds, "logits": logits, "remote_code": copied,
     "gaps": sweep.results["gap"].tolist(), "processor": type(sweep.processor(2)).__module__,
 }))
 """
@@ -177,7 +178,9 @@ SHOWN = "PublishedSweep(my-org/digits-rn1: 4 networks, depths 2, 4, seeds 0, 3)"
 def test_what_is_not_there_is_named_and_a_collection_is_found(published, fresh):
     (slug,) = published.store.collections
     lines = run(ERRORS, fresh, slug).splitlines()
-    assert lines[0].startswith("ValueError name is 'no-slash'; it takes namespace/sweep, or a Collection's")
+    assert lines[0].startswith(
+        "ValueError name is 'no-slash'; it takes a sweep's folder, namespace/sweep, or a Collection's"
+    )
     assert lines[1].startswith("FileNotFoundError no sweep my-org/absent")
     assert lines[2].startswith("ValueError name is None")
     assert lines[3:] == ["depth is 3; digits-rn1 has 2, 4", "seed is 7; depth 2 has 0, 3", SHOWN]
@@ -188,7 +191,7 @@ import hf_ncollapse
 for name in ("diverged", "short", "cut", "status", "infinite", "binary", "wide", "long"):
     try:
         sweep = hf_ncollapse.load_sweep(f"my-org/{name}")
-        print(sweep.runs)
+        print([(run.depth, run.seed) for run in sweep])
         sweep.load(4, 0)
     except ValueError as error:
         print(error)

@@ -15,6 +15,7 @@ from hf_ncollapse import cli
 from hf_ncollapse.hub import publication
 from hf_ncollapse.hub.publish import PublicationError, publish_sweep
 from hf_ncollapse.hub.sweep_folder import read_sweep_folder
+from hf_ncollapse.sweeps.report import finish_sweep
 
 DEPTH_2, DEPTH_4, RESULTS = "my-org/digits-rn1-depth-2", "my-org/digits-rn1-depth-4", "my-org/digits-rn1-results"
 EVALUATE = """
@@ -278,6 +279,7 @@ def test_unfinished_runs_are_left_out_only_when_asked(hub, sweep_copy):
 def test_without_seed_0_main_is_the_smallest_seed(hub, sweep_copy):
     table = (sweep_copy / "results.csv").read_text().splitlines(keepends=True)
     (sweep_copy / "results.csv").write_text("".join(line for line in table if ",0,0.005," not in line))
+    finish_sweep(sweep_copy)
     publish(hub, sweep_copy, partial=True)
     assert set(hub.repository(DEPTH_2).branches) == {"main", "seed-1"}
     assert hub.repository(DEPTH_2).files("main") == hub.repository(DEPTH_2).files("seed-1")

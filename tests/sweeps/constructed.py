@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from hf_ncollapse.sweeps.quantities import GAP_PARTS
+from hf_ncollapse.quantities import GAP_PARTS
 from hf_ncollapse.sweeps.results import COLUMNS, results_table
 
 DEPTHS = (2, 4, 8, 16)

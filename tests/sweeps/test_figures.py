@@ -1,5 +1,6 @@
 """The figures: what they show, how large their type is, and what they leave alone."""
 
+import itertools
 import math
 import shutil
 
@@ -8,11 +9,13 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 from PIL import Image
 
+from hf_ncollapse.figure_style import CLASSES, encoded, plain_decimals, styled
 from hf_ncollapse.sweeps import read_results
-from hf_ncollapse.sweeps.figures import CAPTIONS, draw_comparison, draw_figures, styled
+from hf_ncollapse.sweeps.figures import CAPTIONS, draw_figures, sweep_figures, write_figures
 from hf_ncollapse.sweeps.figures.comparison import comparison_figure
 from hf_ncollapse.sweeps.figures.depth import (
     accuracy_figure,
@@ -23,7 +26,6 @@ from hf_ncollapse.sweeps.figures.depth import (
     penalty_figure,
 )
 from hf_ncollapse.sweeps.figures.networks import geometry_figure, layers_figure
-from hf_ncollapse.sweeps.figures.style import plain_decimals
 from hf_ncollapse.sweeps.figures.training import training_figure
 from hf_ncollapse.sweeps.network_measurements import measure_networks
 from hf_ncollapse.sweeps.training_curves import training_curves
@@ -53,6 +55,13 @@ def figures(tables):
         }  # fmt: skip
 
 
+def draw(folder, *tables) -> list[str]:
+    """Draw and write all that the tables allow, and return the figures' names."""
+    drawn = draw_figures(sweep_figures(*tables))
+    write_figures(folder, drawn)
+    return list(drawn)
+
+
 def plotted(figure, label: str) -> np.ndarray:
     """The means drawn under the legend entry that starts with `label`."""
     for axes in figure.axes:
@@ -64,7 +73,7 @@ def plotted(figure, label: str) -> np.ndarray:
 
 
 def test_every_figure_is_a_png_of_a_columns_width_and_an_svg(tables, tmp_path):
-    assert draw_figures(tmp_path, *tables) == ALL
+    assert draw(tmp_path, *tables) == ALL
     files = sorted(path.name for path in (tmp_path / "figures").iterdir())
     assert files == sorted(f"{name}.{suffix}" for name in ALL for suffix in ("png", "svg"))
     for name in ALL:
@@ -74,7 +83,7 @@ def test_every_figure_is_a_png_of_a_columns_width_and_an_svg(tables, tmp_path):
 
 def test_the_same_tables_give_the_same_bytes(tables, tmp_path):
     for folder in (tmp_path / "one", tmp_path / "two"):
-        draw_figures(folder, tables[0])
+        draw(folder, tables[0])
     for path in (tmp_path / "one" / "figures").iterdir():
         assert path.read_bytes() == (tmp_path / "two" / "figures" / path.name).read_bytes(), path.name
 
@@ -173,7 +182,7 @@ def test_every_figure_has_a_caption_and_zero_is_called_complete_only_where_it_is
 
 def test_a_diverged_run_is_in_no_figure(tmp_path):
     results = constructed.table(status=lambda depth, seed: "diverged" if depth == 16 else "finished")
-    assert draw_figures(tmp_path, results) == ["collapse", "gap", "gap_parts", "objective", "penalty", "accuracy"]
+    assert draw(tmp_path, results) == ["collapse", "gap", "gap_parts", "objective", "penalty", "accuracy"]
 
 
 def test_the_optimum_is_drawn_below_the_objective(figures):
@@ -183,17 +192,38 @@ def test_the_optimum_is_drawn_below_the_objective(figures):
 def test_runs_without_an_optimum_get_no_gap_and_no_line_for_it(tables, tmp_path):
     results, curves, networks = tables
     without = results.assign(gap=math.nan, gufm_optimum=math.nan, gap_spread=math.nan)
-    drawn = draw_figures(tmp_path, without, curves.assign(gap=math.nan, gufm_optimum=math.nan), networks)
+    drawn = draw(tmp_path, without, curves.assign(gap=math.nan, gufm_optimum=math.nan), networks)
     assert drawn == [name for name in ALL if not name.startswith("gap")]
     with styled():
         labels = objective_figure(without).axes[0].get_legend_handles_labels()[1]
     assert not any(label.startswith("optimum") for label in labels)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_sweep_without_penalty_is_drawn_without_a_warning(tmp_path):
+    zeros = ("regularization", "regularization_body", "regularization_classifier")
+    results = constructed.table(l2_coefficient=0.0, classifier_l2_coefficient=0.0, **dict.fromkeys(zeros, 0.0))
+    assert "penalty" in draw(tmp_path, results)
+    assert draw(tmp_path, results.assign(gap=0.0, nc1=0.0, nc2=0.0, nc3=0.0))
+
+
 def test_one_run_alone_is_drawn(tables, tmp_path):
     results, curves, networks = tables
     one = [table[(table["depth"] == 2) & (table["seed"] == 0)] for table in (results, curves)]
-    assert draw_figures(tmp_path, *one, networks) == ALL
+    assert draw(tmp_path, *one, networks) == ALL
+
+
+def test_no_class_is_grey_and_no_two_look_alike_to_colour_blind_readers():
+    colours = np.array([to_rgb(colour) for colour in CLASSES])
+    assert (colours.max(1) - colours.min(1)).min() > 0.35
+    assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen_without_green(colours), 2)) > 0.14
+
+
+def seen_without_green(colours: np.ndarray) -> np.ndarray:
+    """What complete deuteranopia leaves of sRGB colours (Machado, Oliveira & Fernandes 2009)."""
+    linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
+    seen = linear @ np.array([[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]]).T
+    return np.clip(seen, 0, 1) ** (1 / 2.4)
 
 
 def test_a_collapsed_network_sits_at_the_corners(tables):
@@ -217,13 +247,12 @@ def test_names_with_dollars_are_shown_letter_by_letter(tables, tmp_path):
         figure.savefig(tmp_path / "geometry.svg")
     shown = [text.get_text().replace(r"\$", "$") for text in figure.legends[0].get_texts()]
     assert shown == points["label_name"].tolist()
-    draw_comparison(tmp_path, dict.fromkeys(("$5_{bill", "$x$"), tables[0]))
+    with styled():
+        encoded(comparison_figure(dict.fromkeys(("$5_{bill", "$x$"), tables[0])))
 
 
-def test_sweeps_are_compared_under_their_names(figures, tables, tmp_path):
+def test_sweeps_are_compared_under_their_names(figures):
     assert figures["comparison"].legends[0].get_texts()[1].get_text() == "other"
-    draw_comparison(tmp_path, {"one": tables[0], "other": tables[0]})
-    assert (tmp_path / "figures" / "comparison.svg").is_file()
 
 
 @pytest.mark.parametrize("count", [1, 7])
@@ -234,5 +263,5 @@ def test_a_comparison_takes_two_to_six_sweeps(tables, count):
 
 def test_drawing_leaves_the_settings_of_matplotlib_alone(tables, tmp_path):
     before = dict(matplotlib.rcParams)
-    draw_figures(tmp_path, tables[0])
+    draw(tmp_path, tables[0])
     assert dict(matplotlib.rcParams) == before

@@ -8,7 +8,11 @@ from transformers import AutoModelForImageClassification
 
 from hf_ncollapse.data import load_classification_data
 from hf_ncollapse.sweeps import read_results
-from hf_ncollapse.sweeps.network_measurements import etf_plane, measure_networks
+from hf_ncollapse.sweeps.network_measurements import (
+    etf_plane,
+    measure_networks,
+    write_network_measurements,
+)
 
 ANGLES = {k: 2 * np.pi * np.arange(k) / k for k in (2, 3, 10)}
 
@@ -71,6 +75,7 @@ def test_a_hidden_layers_nc1_is_that_of_its_normalised_states(sweep):
 def test_what_was_measured_is_kept_and_read_without_the_weights(sweep):
     results = read_results(sweep)
     first = measure_networks(sweep, results)
+    write_network_measurements(sweep, first)
     for weights in sweep.glob("depth-*/seed-*/model.safetensors"):
         weights.unlink()
     (sweep / "sweep.json").unlink()
@@ -81,7 +86,7 @@ def test_what_was_measured_is_kept_and_read_without_the_weights(sweep):
 
 def test_a_new_depth_is_measured_and_the_known_ones_are_not_again(sweep):
     results = read_results(sweep)
-    measure_networks(sweep, results[results["depth"] == 2])
+    write_network_measurements(sweep, measure_networks(sweep, results[results["depth"] == 2]))
     kept = pd.read_csv(sweep / "layers.csv").assign(nc1=-1.0)
     kept.to_csv(sweep / "layers.csv", index=False)
     layers = measure_networks(sweep, results).layers

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from hf_ncollapse.cli import main
+from hf_ncollapse.quantities import GAP_PARTS, title
 from hf_ncollapse.sweeps import parse_recipe, read_results, summarize
 from hf_ncollapse.sweeps.paper_figures import beside_the_paper, paper_panels
-from hf_ncollapse.sweeps.quantities import GAP_PARTS, title
-from hf_ncollapse.sweeps.report import recipe_yaml, write_report
+from hf_ncollapse.sweeps.recipe_text import recipe_yaml
+from hf_ncollapse.sweeps.report import write_report
 from hf_ncollapse.sweeps.results import SETTINGS
 
 
@@ -224,16 +225,6 @@ def test_data_that_cannot_be_loaded_cost_two_figures_and_are_said(sweep, monkeyp
     assert len(page.all("img")) == 7
 
 
-def test_the_command_compares_sweeps_and_calls_them_by_what_differs(sweep, mse_sweep, tmp_path, capsys):
-    output = tmp_path / "out.html"
-    assert main(["report", str(mse_sweep), "--output", str(output), "--compare", str(sweep)]) == 0
-    assert capsys.readouterr().out.strip().endswith("out.html")
-    page = Page(output)
-    assert "Beside other sweeps" in page.text
-    assert "mean squared error" in page.text
-    assert not (mse_sweep / "report.html").exists()
-
-
 def test_a_folder_that_cannot_be_written_is_reported_elsewhere_and_stays_as_it_is(sweep, tmp_path, monkeypatch):
     elsewhere = Path(shutil.copytree(sweep, tmp_path / "copy"))
     expected = Page(write_report(elsewhere)).html
@@ -245,11 +236,6 @@ def test_a_folder_that_cannot_be_written_is_reported_elsewhere_and_stays_as_it_i
     assert Page(write_report(sweep, tmp_path / "out.html")).html == expected
     assert {path: path.read_bytes() for path in sweep.rglob("*") if path.is_file()} == before
     assert {path: path.stat().st_mtime_ns for path in sweep.rglob("*")} == times
-
-
-def test_a_sweep_is_not_compared_with_itself(sweep, capsys):
-    assert main(["report", str(sweep), "--compare", str(sweep)]) == 2
-    assert "names one sweep twice" in capsys.readouterr().err
 
 
 def test_a_folder_without_results_is_an_error_of_one_line(tmp_path, capsys):

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from hf_ncollapse.sweeps import read_results
+from hf_ncollapse.sweeps import read_results, write_report
 from hf_ncollapse.sweeps.environment import describe_environment
 from hf_ncollapse.sweeps.training_curves import training_curves
 
@@ -22,7 +22,8 @@ def test_a_curve_ends_at_the_runs_own_result(sweep):
         assert curve["nc1"].iloc[-1] == pytest.approx(row.nc1, rel=1e-6)
 
 
-def test_curves_are_kept_and_read_without_the_runs(sweep):
+def test_curves_that_a_report_kept_are_read_without_the_runs(sweep):
+    write_report(sweep)
     curves = training_curves(sweep)
     for path in sweep.glob("depth-*/seed-*/log_history.json"):
         path.unlink()

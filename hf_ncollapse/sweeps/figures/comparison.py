@@ -5,9 +5,10 @@ from collections.abc import Mapping
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..quantities import QUANTITIES
+from ...figure_style import PALETTE, SERIES, legend_above, log_axis, new_figure, plain_text
+from ...quantities import QUANTITIES
 from .caption import Caption
-from .style import PALETTE, SWEEPS, depth_axis, legend_above, log_axis, new_figure, plain_text, plot_over_depth
+from .depth_axes import depth_axis, plot_over_depth
 
 CAPTIONS = {
     "comparison": Caption(
@@ -25,13 +26,13 @@ def comparison_figure(sweeps: Mapping[str, pd.DataFrame]) -> Figure:
     Raises:
         ValueError: if there are fewer than two sweeps or more than six.
     """
-    if not 2 <= len(sweeps) <= len(SWEEPS):
-        raise ValueError(f"sweeps has {len(sweeps)} tables; a comparison takes 2 to {len(SWEEPS)}")
+    if not 2 <= len(sweeps) <= len(SERIES):
+        raise ValueError(f"sweeps has {len(sweeps)} tables; a comparison takes 2 to {len(SERIES)}")
     together = pd.concat(sweeps.values())
     panels = [name for name in ("gap", "nc1", "nc2") if together[name].notna().any()]
     figure, axes = new_figure(0.6 + 1.35 * len(panels), rows=len(panels), sharex=True)
     for panel, quantity in zip(axes, panels, strict=True):
-        for (name, results), (colour, marker) in zip(sweeps.items(), SWEEPS, strict=False):
+        for (name, results), (colour, marker) in zip(sweeps.items(), SERIES, strict=False):
             if results[quantity].notna().any():
                 plot_over_depth(panel, results, quantity, plain_text(name), PALETTE[colour], marker)
         depth_axis(panel, together["depth"].unique())

@@ -4,22 +4,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ...figure_style import INK, PALETTE, legend_above, log_axis, new_figure
+from ...quantities import COLLAPSE, GAP_PARTS, QUANTITIES
 from ...theory import expected_slopes
 from ..paper_figures import PaperPanel
-from ..quantities import COLLAPSE, GAP_PARTS, QUANTITIES
 from ..summary import slope_in_depth
 from .caption import Caption
-from .style import (
-    INK,
-    PALETTE,
-    depth_axis,
-    legend_above,
-    log_axis,
-    new_figure,
-    plot_guides,
-    plot_quantity,
-    plot_slope,
-)
+from .depth_axes import depth_axis, plot_guides, plot_quantity, plot_slope
 
 _PENALTIES = ("regularization", "regularization_classifier", "regularization_body")
 _ACCURACIES = ("train_accuracy", "test_accuracy")

@@ -5,8 +5,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from ...figure_style import CLASSES, INK, MUTED, legend_above, log_axis, new_figure, plain_text
 from .caption import Caption
-from .style import CLASSES, INK, MUTED, depth_colours, legend_above, log_axis, new_figure, plain_text
+from .depth_axes import depth_colours
 
 # More names than this do not fit under a figure.
 _MOST_NAMES = 20

@@ -3,9 +3,10 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..quantities import QUANTITIES
+from ...figure_style import INK, legend_above, log_axis, new_figure
+from ...quantities import QUANTITIES
 from .caption import Caption
-from .style import INK, depth_colours, legend_above, log_axis, new_figure
+from .depth_axes import depth_colours
 
 CAPTIONS = {
     "training": Caption(

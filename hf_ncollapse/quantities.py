@@ -1,4 +1,7 @@
-"""What a sweep's quantities are called and how they are written, in tables, figures, the terminal and cards."""
+"""What quantities are called and how they are written and drawn, in tables, figures, the terminal and cards.
+
+The one table of them: everything that names a column, a measure or its colour reads it here.
+"""
 
 import math
 from dataclasses import dataclass
@@ -7,15 +10,16 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Quantity:
-    """One quantity of a results table.
+    """One quantity of a results table, or one measure of collapse.
 
     Args:
         name: its column.
         title: what a sentence or the heading of a table calls it.
         short: heading in a terminal of 80 columns, which may have two lines.
         label: label in a figure, with matplotlib's mathematics.
+        symbol: heading of a LaTeX table.
         better: the direction that is better, where there is one.
-        colour: key of its colour in figures.style.PALETTE.
+        colour: key of its colour in figure_style.PALETTE; one family of measures has one.
         marker: of matplotlib.
     """
 
@@ -23,6 +27,7 @@ class Quantity:
     title: str
     short: str = ""
     label: str = ""
+    symbol: str = ""
     better: Literal["smaller", "larger"] | None = None
     colour: str = "blue"
     marker: str = "o"
@@ -32,17 +37,35 @@ class Quantity:
 QUANTITIES = {
     quantity.name: quantity
     for quantity in (
-        Quantity("depth", "residual blocks B", "B", "residual blocks $B$"),
-        Quantity("seed", "seed", "seed"),
-        Quantity("train_accuracy", "training accuracy", "train\nacc.", "training", "larger", "blue", "o"),
-        Quantity("test_accuracy", "held-out accuracy", "held-\nout", "held-out", "larger", "vermillion", "s"),
-        Quantity("objective", "objective J", "J", "objective $J$", "smaller", "blue", "o"),
-        Quantity("gufm_optimum", "optimum J*", "J*", "optimum $J^{*}$"),
-        Quantity("gap", "gap J − J*", "gap", "gap $J - J^{*}$", "smaller", "blue", "o"),
-        Quantity("gap_times_depth", "gap · B", label="gap $\\cdot\\ B$"),
-        Quantity("nc1", "NC1", "NC1", "NC1", "smaller", "blue", "o"),
-        Quantity("nc2", "NC2", "NC2", "NC2", "smaller", "vermillion", "s"),
-        Quantity("nc3", "NC3", "NC3", "NC3", "smaller", "green", "^"),
+        Quantity("depth", "residual blocks B", "B", "residual blocks $B$", "$B$"),
+        Quantity("seed", "seed", "seed", symbol="seed"),
+        Quantity("train_accuracy", "training accuracy", "train\nacc.", "training", "train acc.", "larger"),
+        Quantity("test_accuracy", "held-out accuracy", "held-\nout", "held-out", "held-out acc.", "larger",
+                 "vermillion", "s"),
+        Quantity("objective", "objective J", "J", "objective $J$", "$J$", "smaller"),
+        Quantity("gufm_optimum", "optimum J*", "J*", "optimum $J^{*}$", "$J^{*}$"),
+        Quantity("gap", "gap J − J*", "gap", "gap $J - J^{*}$", "$J - J^{*}$", "smaller"),
+        Quantity("gap_times_depth", "gap · B", label="gap $\\cdot\\ B$", symbol="$B (J - J^{*})$"),
+        Quantity("nc1", "NC1", "NC1", "NC1", "NC1", "smaller"),
+        Quantity("nc1_pinv", "NC1, pseudo-inverse", better="smaller", colour="sky", marker="v"),
+        Quantity("nc1_cdnv", "NC1, CDNV", better="smaller", colour="sky", marker="P"),
+        Quantity("nc2", "NC2", "NC2", "NC2", "NC2", "smaller", "vermillion", "s"),
+        Quantity("nc2_identity", "NC2, orthogonal frame", better="smaller", colour="vermillion", marker="v"),
+        Quantity("nc2_etf", "NC2, fixed scale", better="smaller", colour="vermillion", marker="P"),
+        Quantity("nc2_means", "NC2, class means", better="smaller", colour="orange", marker="D"),
+        Quantity("nc2_orthogonal", "NC2, orthogonal means", better="smaller", colour="orange", marker="v"),
+        Quantity("nc2_equinorm", "NC2, means' norms", better="smaller", colour="orange", marker="P"),
+        Quantity("nc2_equinorm_classifier", "NC2, rows' norms", better="smaller", colour="vermillion", marker="X"),
+        Quantity("nc2_equiangular", "NC2, means' angles", better="smaller", colour="orange", marker="X"),
+        Quantity("nc2_equiangular_classifier", "NC2, rows' angles", better="smaller", colour="vermillion", marker="<"),
+        Quantity("gnc2", "GNC2", better="smaller", colour="orange", marker="<"),
+        Quantity("gnc2_excess", "GNC2, excess", better="smaller", colour="orange", marker=">"),
+        Quantity("nc3", "NC3", "NC3", "NC3", "NC3", "smaller", "green", "^"),
+        Quantity("nc3_self_duality", "NC3, self-duality", better="smaller", colour="green", marker="v"),
+        Quantity("nc3_etf", "NC3, fixed scale", better="smaller", colour="green", marker="P"),
+        Quantity("nc3_uniformity", "NC3, uniformity", better="smaller", colour="green", marker="X"),
+        Quantity("nc4", "NC4", better="smaller", colour="purple", marker="v"),
+        Quantity("bias_collapse", "bias collapse", better="smaller", colour="purple", marker="P"),
         Quantity("regularization_body", "penalty of the blocks", label="blocks", better="smaller", colour="vermillion",
                  marker="s"),
         Quantity("gap_fit", "misfit of the outputs", label="outputs", better="smaller", colour="sky", marker="D"),
