@@ -3,11 +3,16 @@
 import csv
 import json
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..neural_collapse.class_statistics import ClassStatistics
 from ..neural_collapse.registry import MEASURES
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
 
 FEATURES = "features"
 
@@ -79,6 +84,20 @@ class CollapseReport:
             for layer in self.layers
         ]
 
+    def to_pandas(self) -> "DataFrame":
+        """Return [`rows`] as a table."""
+        import pandas as pd
+
+        return pd.DataFrame(self.rows())
+
+    def plot(self) -> "Figure":
+        """Draw the measures against the layers; it can be saved, changed, or shown by a notebook."""
+        from matplotlib import pyplot  # noqa: F401  (IPython learns with it how a figure is shown)
+
+        from .figure import layers_figure
+
+        return layers_figure(self)
+
     def as_dict(self) -> dict[str, Any]:
         """Everything but the statistics, ready for JSON."""
         return {
@@ -131,6 +150,12 @@ class CollapseReport:
         notes = [f"not measured: {name} ({reason})" for name, reason in self.layers[-1].left_out.items()]
         return "\n".join([f"{self.model}: {self.head}", f"{counted}{about}", *lines, *notes])
 
+    def _repr_html_(self) -> str:
+        lines = str(self).splitlines()
+        said = [*lines[:2], *(line for line in lines[2:] if line.startswith("not measured: "))]
+        table = self.to_pandas().to_html(index=False, float_format="{:.4g}".format, na_rep="–")
+        return "\n".join([*(f"<p>{escape(line)}</p>" for line in said), table])
+
     def _write_csv(self, path: Path) -> None:
         rows = self.rows()
         with path.open("w", newline="", encoding="utf-8") as file:
@@ -142,9 +167,11 @@ class CollapseReport:
         path.write_text(json.dumps(self.as_dict(), indent=2) + "\n", encoding="utf-8")
 
     def _write_figure(self, path: Path) -> None:
-        from .figure import draw_layers
+        from ..figure_style import encoded
+        from .figure import layers_figure
 
-        draw_layers(self, path)
+        (content,) = encoded(layers_figure(self), path.suffix[1:]).values()
+        path.write_bytes(content)
 
 
 def _shown(value: object) -> str:
