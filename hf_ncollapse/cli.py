@@ -4,12 +4,12 @@ import signal
 import sys
 from importlib.metadata import version
 
-from .commands import certify, install_metric, measure, publish, recipes, report, theory, train
+from .commands import certify, compare, install_metric, measure, publish, recipes, report, theory, train
 from .commands.lasting_output import lasting_output
 from .option_names import ForgivingNames
 
 # In the order of `--help`. `train` reads its own line, whose options are those of a recipe and of the Trainer.
-_COMMANDS = (train, recipes, measure, certify, theory, report, publish, install_metric)
+_COMMANDS = (train, recipes, measure, certify, theory, report, compare, publish, install_metric)
 
 
 def build_parser() -> ForgivingNames:

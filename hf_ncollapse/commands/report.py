@@ -9,9 +9,6 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     command = commands.add_parser("report", help="write a sweep's figures and one self-contained HTML report")
     command.add_argument("folder", type=Path, help="the sweep's folder, which holds results.csv")
     command.add_argument("--output", type=Path, metavar="FILE", help="the HTML file; FOLDER/report.html by default")
-    command.add_argument(
-        "--compare", type=Path, nargs="+", default=[], metavar="FOLDER", help="other sweeps to show beside this one"
-    )
     command.set_defaults(run=run)
 
 
@@ -22,5 +19,5 @@ def run(options: argparse.Namespace) -> int:
     from hf_ncollapse.sweeps.report import write_report
 
     disable_progress_bar()  # of loading weights
-    print(write_report(options.folder, options.output, options.compare))
+    print(write_report(options.folder, options.output))
     return 0
