@@ -31,15 +31,12 @@ class ClassStatistics(KeptState):
 
     Args:
         num_classes (`int`): K, at least 2. Labels are 0 … K − 1.
-        second_moment (`bool`): accumulate the d×d second moment; `nc1_pinv`, `vci` and the ranks of features need it:
-            one gemm for every 512 samples or more.
+        second_moment (`bool`): accumulate the d×d second moment, for `nc1_pinv`, `vci` and the ranks of features.
         directions (`bool`): accumulate the sums of unit features, K×d; only `nc3` needs them.
         device: where the state lives; `None` takes the first batch's device (CPU where that has no float64).
 
     Memory: 16·K·d bytes, 8·K·d more for the directions and 8·d² more for the second moment; and room for a batch in
-    float64, with the second moment for at least 512 samples.
-
-    One thread at a time: give each its own statistics, and `merge` them.
+    float64, with the second moment for at least 512 samples. One thread at a time: give each its own, and `merge` them.
 
     Example:
         >>> import torch
