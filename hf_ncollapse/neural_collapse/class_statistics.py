@@ -36,7 +36,7 @@ class ClassStatistics(KeptState):
         device: where the state lives; `None` takes the first batch's device (CPU where that has no float64).
 
     Memory: 16·K·d bytes, 8·K·d more for the directions and 8·d² more for the second moment; and room for a batch in
-    float64, with the second moment for at least 512 samples. One thread at a time: give each its own, and `merge` them.
+    float64, with the second moment for at least 512 samples. One thread at a time: give each its own, and `merge`.
 
     Example:
         >>> import torch
