@@ -17,6 +17,8 @@ from .schedule import prepare_sweep
 
 # Steps timed at each depth; the first ones, which allocate memory, do not count.
 _WARM_UP, _TIMED = 1, 3
+# Of a larger batch so many samples are timed, and the time is taken to grow with their number.
+_TIMED_SAMPLES = 500
 # Weights, and in a checkpoint Adam's two averages of them.
 _BYTES_PER_WEIGHT = 4
 
@@ -64,13 +66,14 @@ def _cost_of_depth(
     count = min(arguments.per_device_train_batch_size, len(data.train))
     if arguments.full_batch:
         count = math.ceil(len(data.train) / (micro_batches * arguments.world_size))
-    batch = {name: value.to(arguments.device) for name, value in data.train.batch(torch.arange(count)).items()}
+    timed = min(count, _TIMED_SAMPLES)
+    batch = {name: value.to(arguments.device) for name, value in data.train.batch(torch.arange(timed)).items()}
     times = []
     for _ in range(_WARM_UP + _TIMED):
         start = time.perf_counter()
-        for _ in range(micro_batches):
-            # Reading the gradient back waits for an accelerator to finish.
-            model(**batch).loss.backward()
-            model.classifier.weight.grad.sum().item()
+        # Reading the gradient back waits for an accelerator to finish.
+        model(**batch).loss.backward()
+        model.classifier.weight.grad.sum().item()
         times.append(time.perf_counter() - start)
-    return min(times[_WARM_UP:]), _BYTES_PER_WEIGHT * model.num_parameters()
+    seconds = min(times[_WARM_UP:]) * micro_batches * count / timed
+    return seconds, _BYTES_PER_WEIGHT * model.num_parameters()
