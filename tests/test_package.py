@@ -12,8 +12,8 @@ import pytest
 
 import hf_ncollapse
 from hf_ncollapse.models.collapse_config import CollapseConfig
+from hf_ncollapse.quantities import QUANTITIES
 from hf_ncollapse.sweeps import COLUMNS, ModelArguments
-from hf_ncollapse.sweeps.quantities import QUANTITIES
 
 ROOT = Path(__file__).parents[1]
 

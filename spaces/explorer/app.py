@@ -15,17 +15,17 @@ from pathlib import Path
 import gradio as gr
 import matplotlib
 import pandas as pd
+from hf_ncollapse.sweeps.figures.style import INK, styled
 from huggingface_hub import snapshot_download
 from matplotlib.figure import Figure
 
 from hf_ncollapse import gufm_optimum, load_sweep
 from hf_ncollapse.hub.card import results_repo
+from hf_ncollapse.quantities import QUANTITIES, digits
 from hf_ncollapse.sweeps.figures import CAPTIONS, depth, networks
-from hf_ncollapse.sweeps.figures.style import INK, styled
 from hf_ncollapse.sweeps.files import read_json
 from hf_ncollapse.sweeps.network_measurements import NetworkMeasurements, measure_networks
 from hf_ncollapse.sweeps.paper_figures import PaperPanel, paper_panel
-from hf_ncollapse.sweeps.quantities import QUANTITIES, digits
 from hf_ncollapse.sweeps.results import finished_runs, read_results
 from hf_ncollapse.sweeps.summary import has_complete_optimum, l2_in_words, summarize
 
