@@ -9,8 +9,8 @@ from pathlib import Path
 from huggingface_hub import get_collection, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
-from ..sweeps.sweep import Sweep
 from ..sweeps.sweep_record import SweepRecord, read_sweep
+from ..sweeps.trained_sweep import TrainedSweep
 from .names import model_repo, results_repo, seed_branch
 from .published_network import check_published_network, read_published_config
 
@@ -20,7 +20,7 @@ _TAKES = "a sweep's folder, namespace/sweep, or a Collection's namespace/sweep-<
 _NOT_THERE = (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled)
 
 
-class PublishedSweep(Sweep):
+class PublishedSweep(TrainedSweep):
     """The networks of a sweep on the Hub; nothing but the table is downloaded before it is asked for.
 
     Args:
@@ -90,7 +90,7 @@ class PublishedSweep(Sweep):
         check_published_network(str(where["pretrained_model_name_or_path"]), str(where["revision"]), depth)
 
 
-def load_sweep(name: str | os.PathLike[str]) -> Sweep:
+def load_sweep(name: str | os.PathLike[str]) -> TrainedSweep:
     """Open a sweep that was trained.
 
     Args:
@@ -108,7 +108,7 @@ def load_sweep(name: str | os.PathLike[str]) -> Sweep:
         >>> model = sweep.load(depth=16, seed=0)  # doctest: +SKIP
     """
     if isinstance(name, str | os.PathLike) and os.path.isdir(name):
-        return Sweep(name)
+        return TrainedSweep(name)
     if isinstance(name, os.PathLike):
         raise FileNotFoundError(f"there is no folder {os.fspath(name)}")
     if not isinstance(name, str) or name.count("/") != 1 or not all(name.split("/")):

@@ -12,7 +12,7 @@ from ..quantities import digits, title
 from .files import read_json, write_atomically, write_table
 from .latex import latex_table, latex_text
 from .summary import LOSSES, l2_in_words, mean_interval, slope_in_depth
-from .sweep import Sweep
+from .trained_sweep import TrainedSweep
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -176,7 +176,7 @@ def check_ending(path: Path) -> None:
         raise ValueError(f"output must end in {', '.join(_ENDINGS)}, got {path.name!r}")
 
 
-def compare_sweeps(sweeps: Sequence[Sweep]) -> Comparison:
+def compare_sweeps(sweeps: Sequence[TrainedSweep]) -> Comparison:
     """Compare sweeps depth by depth with the first of them.
 
     A difference is taken seed by seed, over the seeds that both sweeps have at that depth; its interval is Student's t
@@ -279,7 +279,7 @@ def _difference(values: pd.Series, first: pd.Series) -> Difference | None:
     return Difference(float(by_seed.mean()), mean_interval(by_seed))
 
 
-def _named(sweeps: Sequence[Sweep]) -> dict[str, pd.DataFrame]:
+def _named(sweeps: Sequence[TrainedSweep]) -> dict[str, pd.DataFrame]:
     """The finished runs by what tells the sweeps apart, or by the sweeps' names where that does not."""
     facts = []
     for sweep in sweeps:

@@ -11,16 +11,16 @@ import pytest
 from hf_ncollapse.cli import main
 from hf_ncollapse.sweeps.comparison import compare_measurements, compare_sweeps
 from hf_ncollapse.sweeps.results import write_results
-from hf_ncollapse.sweeps.sweep import Sweep
+from hf_ncollapse.sweeps.trained_sweep import TrainedSweep
 
 # Student's t of 95% and two degrees of freedom, from a printed table.
 T_OF_THREE_SEEDS = 4.302653
 
 
-def made(folder, name: str, **columns) -> Sweep:
+def made(folder, name: str, **columns) -> TrainedSweep:
     (folder / name).mkdir()
     write_results(folder / name, constructed.table(sweep=name, **columns))
-    return Sweep(folder / name)
+    return TrainedSweep(folder / name)
 
 
 @pytest.fixture

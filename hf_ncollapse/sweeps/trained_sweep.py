@@ -24,24 +24,24 @@ _IN_A_NOTEBOOK = ("depth", "seed", *_IN_A_PAPER)
 class SweepRun:
     """One network of a sweep: its depth, its seed, and its row of the table as `metrics`."""
 
-    sweep: "Sweep"
+    sweep: "TrainedSweep"
     depth: int
     seed: int
     metrics: dict[str, object]
 
     def load(self):
-        """Load the network, as [`Sweep.load`]."""
+        """Load the network, as [`TrainedSweep.load`]."""
         return self.sweep.load(self.depth, self.seed)
 
     def processor(self):
-        """Load what makes its inputs, as [`Sweep.processor`]."""
+        """Load what makes its inputs, as [`TrainedSweep.processor`]."""
         return self.sweep.processor(self.depth, self.seed)
 
     def __repr__(self) -> str:
         return f"SweepRun({self.sweep.name}, depth {self.depth}, seed {self.seed})"
 
 
-class Sweep:
+class TrainedSweep:
     """A sweep's networks and tables, from its folder. Iterating gives its runs, by depth and seed.
 
     Args:
@@ -53,7 +53,7 @@ class Sweep:
     Every method below raises a `ValueError` where a file is damaged; the message names it.
 
     Example:
-        >>> sweep = Sweep("runs/mnist5k-rn1-demo")  # doctest: +SKIP
+        >>> sweep = TrainedSweep("runs/mnist5k-rn1-demo")  # doctest: +SKIP
         >>> [run.metrics["gap"] for run in sweep]  # doctest: +SKIP
         >>> sweep.plot("gap").savefig("gap.pdf")  # doctest: +SKIP
     """
@@ -118,7 +118,7 @@ class Sweep:
         """Load the image processor or tokenizer that goes with a network.
 
         Raises:
-            ValueError: as [`Sweep.load`].
+            ValueError: as [`TrainedSweep.load`].
         """
         from transformers import AutoImageProcessor, AutoTokenizer
 
