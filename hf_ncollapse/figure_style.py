@@ -6,6 +6,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
@@ -44,8 +45,8 @@ def styled():
 
 def new_figure(height: float, rows: int = 1, columns: int = 1, **subplots) -> tuple[Figure, np.ndarray]:
     """Return a figure of one column's width and its axes, always as a flat array."""
-    figure = Figure(figsize=(COLUMN_WIDTH, height), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, hspace=0.03, wspace=0.03)
+    layout = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, hspace=0.03, wspace=0.03)
+    figure = Figure(figsize=(COLUMN_WIDTH, height), layout=layout)
     return figure, np.atleast_1d(figure.subplots(rows, columns, **subplots)).ravel()
 
 

@@ -11,7 +11,9 @@ class ForgivingNames(argparse.ArgumentParser):
     An option that does not exist is an error that names the nearest one that does.
     """
 
-    def parse_known_args(self, args: Sequence[str] | None = None, namespace=None):
+    def parse_known_args(  # type: ignore[override]  # of the overloads, which differ in the namespace alone
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
         args = None if args is None else [self._as_declared(word) for word in args]
         found, unknown = super().parse_known_args(args, namespace)
         for word in unknown:

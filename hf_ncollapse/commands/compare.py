@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 
-def add(commands) -> None:
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the command."""
     command = commands.add_parser(
         "compare",

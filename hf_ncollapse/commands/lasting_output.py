@@ -4,7 +4,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
-from typing import TextIO
+from typing import Any, TextIO
 
 
 class LastingStream:
@@ -29,7 +29,7 @@ class LastingStream:
         with self._without_readers():
             self._stream.flush()
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     @contextlib.contextmanager
@@ -62,7 +62,6 @@ def lasting_output() -> Iterator[None]:
 def _has_descriptor(stream: TextIO | None) -> bool:
     """Not so where a test or a notebook has put something of its own."""
     try:
-        stream.fileno()
+        return stream is not None and stream.fileno() >= 0
     except (OSError, AttributeError):
         return False
-    return True

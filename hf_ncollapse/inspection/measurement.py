@@ -274,7 +274,7 @@ class Measurement:
         absent = found.pop("absent_classes")
         if len(absent) <= 100:
             found["absent_classes"] = absent
-        if num_rare:
+        if kept is not None and num_rare:
             renumber_classes(found, kept.nonzero().flatten())
             found["num_absent_classes"] = int((self.statistics[name].counts == 0).sum())
         return LayerCollapse(name, self.tap.pooling[name], width, values, found, left_out), num_rare

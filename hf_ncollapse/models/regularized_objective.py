@@ -103,8 +103,6 @@ class RegularizedObjectiveMixin(_Model):
         @property
         def base_model(self) -> Any: ...
 
-        def to(self, *args: Any, **kwargs: Any) -> Any: ...
-
     # The fit divides by the number of samples of the whole step that the Trainer passes, see `fit`.
     accepts_loss_kwargs = True
 

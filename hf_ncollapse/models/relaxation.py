@@ -121,7 +121,7 @@ def tightened_network(
             root = math.sqrt(scale)
             factors = {branch.linear_1.weight: root, branch.linear_1.bias: root}
             factors |= {branch.linear_2.weight: root, branch.linear_2.bias: scale}
-        for parameter, factor in factors.items():
-            parameter.mul_(factor)
+        for weight_or_bias, factor in factors.items():
+            weight_or_bias.mul_(factor)
     model.classifier.load_state_dict(relaxed.classifier.state_dict())
     return model

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from ..neural_collapse.measures import MEASURES
+from ..neural_collapse.registry import MEASURES
 from ..quantities import digits, title
 from .files import read_json, write_atomically, write_table
 from .latex import latex_table, latex_text

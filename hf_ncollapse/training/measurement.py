@@ -110,7 +110,7 @@ def network_measures(
     with torch.no_grad():
         parts = {name: part.item() for name, part in model.regularization_parts().items()}
     regularization = sum(parts.values())
-    measured = {
+    measured: dict[str, float | None] = {
         "fit": sums.fit,
         "regularization": regularization,
         **{f"regularization_{name}": value for name, value in parts.items()},
@@ -118,7 +118,7 @@ def network_measures(
     }
     if optimum is not None:
         measured["gufm_optimum"] = optimum.objective
-        measured["gap"] = measured["objective"] - optimum.objective
+        measured["gap"] = sums.fit + regularization - optimum.objective
         if optimum.is_numerical:
             measured["gufm_lower_bound"] = optimum.lower_bound
             measured |= {"gufm_nc2": optimum.nc2, "gufm_nc3": optimum.nc3}

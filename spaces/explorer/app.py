@@ -15,11 +15,11 @@ from pathlib import Path
 import gradio as gr
 import matplotlib
 import pandas as pd
-from hf_ncollapse.sweeps.figures.style import INK, styled
 from huggingface_hub import snapshot_download
 from matplotlib.figure import Figure
 
 from hf_ncollapse import gufm_optimum, load_sweep
+from hf_ncollapse.figure_style import INK, styled
 from hf_ncollapse.hub.card import results_repo
 from hf_ncollapse.quantities import QUANTITIES, digits
 from hf_ncollapse.sweeps.figures import CAPTIONS, depth, networks

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hf_ncollapse import CollapseResNetConfig, CollapseTransformerConfig
 from hf_ncollapse.cli import main as command
 from hf_ncollapse.data import DataArguments, load_classification_data
-from hf_ncollapse.data.sources import read_idx
+from hf_ncollapse.data.packaged import read_idx
 from hf_ncollapse.neural_collapse import measures
 from hf_ncollapse.neural_collapse.class_statistics import ClassStatistics
 from hf_ncollapse.sweeps import Recipe, parse_recipe

@@ -7,7 +7,7 @@ import pytest
 
 from hf_ncollapse import CollapseReport
 from hf_ncollapse.inspection import LayerCollapse
-from hf_ncollapse.neural_collapse.measures import MEASURES
+from hf_ncollapse.neural_collapse.registry import MEASURES
 from hf_ncollapse.quantities import QUANTITIES
 
 DETAILS = {"num_samples": 1200, "num_classes": 10, "num_absent_classes": 0, "class_means": "own"}
