@@ -127,7 +127,9 @@ def workspace(folder, request, monkeypatch):
     """The same as the working folder; only the slow tests render the pictures, which takes longer than the rest."""
     monkeypatch.chdir(folder)
     if request.node.get_closest_marker("slow") is None:
-        monkeypatch.setattr(Figure, "savefig", lambda self, path, **options: Path(path).touch())
+        monkeypatch.setattr(
+            Figure, "savefig", lambda self, file, **options: hasattr(file, "write") or Path(file).touch()
+        )
 
 
 @pytest.fixture
