@@ -1,5 +1,6 @@
 """The rows of a data set by its name: of a package, of the Hub, or of a folder or file here."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,8 +41,8 @@ class PackagedRows:
 
 
 def is_hub_id(dataset: str) -> bool:
-    """Whether it reads "namespace/name"; a path begins with ".", "/" or "~"."""
-    return dataset.count("/") == 1 and all(dataset.split("/")) and not dataset.startswith((".", "~"))
+    """Whether it is written as an id, "namespace/name"; a path begins with ".", "/" or "~"."""
+    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", dataset, flags=re.ASCII) is not None
 
 
 def load_splits(dataset: str, config: str | None = None) -> Mapping[str, Any]:

@@ -135,7 +135,7 @@ def read_table(path: Path, columns: Sequence[str], remedy: str = REMEDY) -> pd.D
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # of rows that are longer than the header
-            table = pd.read_csv(path, float_precision="round_trip", index_col=False)
+            table = pd.read_csv(path, index_col=False)
     except (ValueError, pd.errors.ParserWarning) as error:
         raise ValueError(f"{path} is damaged ({str(error).strip()}); {remedy}") from None
     missing = [name for name in columns if name not in table]

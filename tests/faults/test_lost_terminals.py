@@ -27,7 +27,7 @@ def start(output: Path, steps: int, **keywords) -> subprocess.Popen:
 
 
 def table(output: Path) -> pd.DataFrame:
-    return pd.read_csv(output / "tiny/results.csv", float_precision="round_trip").drop(columns="seconds")
+    return pd.read_csv(output / "tiny/results.csv").drop(columns="seconds")
 
 
 def wait_for(file: Path, process: subprocess.Popen) -> None:

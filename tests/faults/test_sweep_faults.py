@@ -46,7 +46,7 @@ def script():
 
 
 def table(output: Path) -> pd.DataFrame:
-    return pd.read_csv(output / "small" / "results.csv", float_precision="round_trip").drop(columns="seconds")
+    return pd.read_csv(output / "small" / "results.csv").drop(columns="seconds")
 
 
 def contents(output: Path) -> dict[str, bytes]:

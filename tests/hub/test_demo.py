@@ -56,7 +56,7 @@ def test_the_demo_is_trained_published_and_loaded_without_the_package(hub, tmp_p
     assert "/collections/my-org/mnist5k-rn1-demo-" in shown
 
     folder = tmp_path / "mnist5k-rn1-demo"
-    results = pd.read_csv(folder / "results.csv", float_precision="round_trip")
+    results = pd.read_csv(folder / "results.csv")
     for _, row in results.iterrows():
         card = hub.repository(f"my-org/mnist5k-rn1-demo-depth-{row['depth']}").files()["README.md"].decode()
         assert card_errors(card) == []

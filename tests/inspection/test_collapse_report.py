@@ -50,4 +50,6 @@ def test_every_measure_has_a_title_and_a_look_of_its_own():
     known = [QUANTITIES[name] for name in MEASURES]
     assert len({quantity.title for quantity in known}) == len(known)
     assert len({(quantity.colour, quantity.marker) for quantity in known}) == len(known)
-    assert {quantity.better for quantity in known} == {"smaller"}
+    not_smaller = {quantity.name: quantity.better for quantity in known if quantity.better != "smaller"}
+    assert not_smaller.pop("softmax_code_margin") == "larger"
+    assert set(not_smaller.values()) == {None} and all("rank" in name for name in not_smaller)

@@ -78,7 +78,7 @@ def trains(pid, run):
 
 
 def table(folder):
-    return pd.read_csv(folder / "tiny" / "results.csv", float_precision="round_trip").drop(columns="seconds")
+    return pd.read_csv(folder / "tiny" / "results.csv").drop(columns="seconds")
 
 
 def assert_same(folder, undisturbed):
