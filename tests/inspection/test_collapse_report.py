@@ -52,4 +52,5 @@ def test_every_measure_has_a_title_and_a_look_of_its_own():
     assert len({(quantity.colour, quantity.marker) for quantity in known}) == len(known)
     not_smaller = {quantity.name: quantity.better for quantity in known if quantity.better != "smaller"}
     assert not_smaller.pop("softmax_code_margin") == "larger"
-    assert set(not_smaller.values()) == {None} and all("rank" in name for name in not_smaller)
+    assert set(not_smaller.values()) == {None}
+    assert all("rank" in name for name in not_smaller)
