@@ -20,11 +20,12 @@ from matplotlib.figure import Figure
 
 from hf_ncollapse import gufm_optimum, load_sweep
 from hf_ncollapse.figure_style import INK, styled
-from hf_ncollapse.hub.card import results_repo
+from hf_ncollapse.hub.fetch import PublishedSweep
+from hf_ncollapse.hub.names import results_repo
 from hf_ncollapse.quantities import QUANTITIES, digits
 from hf_ncollapse.sweeps.figures import CAPTIONS, depth, networks
 from hf_ncollapse.sweeps.files import read_json
-from hf_ncollapse.sweeps.network_measurements import NetworkMeasurements, measure_networks
+from hf_ncollapse.sweeps.network_measurements import NetworkMeasurements, read_network_measurements
 from hf_ncollapse.sweeps.paper_figures import PaperPanel, paper_panel
 from hf_ncollapse.sweeps.results import finished_runs, read_results
 from hf_ncollapse.sweeps.summary import has_complete_optimum, l2_in_words, summarize
@@ -79,7 +80,7 @@ class Sweep:
 
     @cached_property
     def measured(self) -> NetworkMeasurements:
-        return measure_networks(self.folder, self.finished, keep=False)
+        return read_network_measurements(self.folder)
 
     @cached_property
     def panel(self) -> PaperPanel | None:
@@ -105,6 +106,8 @@ def folder_of(name: str) -> str:
     """Download the tables of a sweep on the Hub, and return the folder that they are in."""
     try:
         sweep = load_sweep(name.strip())
+        if not isinstance(sweep, PublishedSweep):
+            raise ValueError(f"{name} is no id of a sweep on the Hub, namespace/sweep")
         repo_id = results_repo(sweep.namespace, sweep.name)
         folder = snapshot_download(repo_id, repo_type="dataset", allow_patterns=list(TABLES))
         found = Sweep(Path(folder))
