@@ -202,6 +202,7 @@ def test_two_processes_that_are_stopped_continue_to_the_same_table(whom, number,
     assert not list(tmp_path.rglob("checkpoint-*"))
 
 
+@pytest.mark.slow
 def test_a_launcher_that_started_fewer_processes_than_it_was_asked_for_is_stopped(tmp_path):
     finished = launch(
         ROOT / "recipes/train.py", "--sweep", "x", "--architecture", "L-RN1", "--depths", 2, "--dataset", "digits",

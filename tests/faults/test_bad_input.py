@@ -162,7 +162,7 @@ RECIPES = [
     ({"l2_depth_scaling": "linear"}, "--l2_depth_scaling"),
     ({"classifier_l2_coefficient": "same"}, "--classifier_l2_coefficient.*: invalid float value: 'same'"),
     ({"classifier_l2_coefficient": -1}, "classifier_l2_coefficient is -1.0; it must be a finite number ≥ 0"),
-    ({"hidden_size": 1}, "^(train.py: error: )?hidden_size is 1; it must be at least 2"),
+    ({"hidden_size": 1}, "^(hf-ncollapse train: error: )?hidden_size is 1; it must be at least 2"),
     ({"is_causal": "maybe"}, "--is_causal"),
     ({"is_causal": True}, "is_causal cannot be set for L-RN1, which has no such part"),
     ({"classifier_bias": "maybe"}, "--classifier_bias"),
@@ -181,7 +181,7 @@ def test_a_recipe_names_the_key(script, tmp_path, capsys, fields, message):
     path.write_text(yaml.safe_dump({**RECIPE, **fields}))
     assert script.main(["--config", str(path), "--output_dir", str(tmp_path / "runs")]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("train.py: error: ")
+    assert error.startswith("hf-ncollapse train: error: ")
     assert re.search(message, error)
     assert not (tmp_path / "runs").exists()
     with pytest.raises(ValueError, match=message):

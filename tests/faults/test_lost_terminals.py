@@ -38,6 +38,7 @@ def wait_for(file: Path, process: subprocess.Popen) -> None:
         time.sleep(0.002)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["closed pipe", "full device"])
 def test_a_sweep_whose_output_cannot_be_written_goes_on_quietly(where, tmp_path):
     if where == "closed pipe":
@@ -48,7 +49,9 @@ def test_a_sweep_whose_output_cannot_be_written_goes_on_quietly(where, tmp_path)
     process = start(tmp_path, 5, stdout=write, stderr=subprocess.PIPE, text=True)
     os.close(write)
     _, errors = process.communicate(timeout=240)
-    assert (process.returncode, errors) == (0, "")
+    # What transformers has to say of the file system is not of the sweep's output.
+    said = [line for line in errors.splitlines() if not line.startswith("[transformers]")]
+    assert (process.returncode, said) == (0, [])
     assert len(table(tmp_path)) == 2
 
 

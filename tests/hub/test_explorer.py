@@ -14,23 +14,26 @@ from hub_server import WRITER
 from huggingface_hub import HfApi, constants
 
 from hf_ncollapse.hub.publish import publish_sweep
+from hf_ncollapse.sweeps import write_report
 
 EXPLORER = Path(__file__).parents[2] / "spaces/explorer"
 
 
 @pytest.fixture
-def published(hub, finished_sweep, monkeypatch) -> dict[str, bytes]:
+def published(hub, sweep_copy, monkeypatch) -> dict[str, bytes]:
     """The files of the Space that comes with a sweep."""
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     api = HfApi(endpoint=hub.endpoint, token=WRITER)
-    publish_sweep(finished_sweep, "my-org", api=api, with_explorer=True)
+    write_report(sweep_copy)
+    publish_sweep(sweep_copy, "my-org", api=api, with_explorer=True)
     return hub.repository("my-org/digits-rn1-explorer", "space").files()
 
 
-def test_a_sweep_is_published_with_its_explorer_and_the_tables_that_it_shows(hub, published, finished_sweep):
+@pytest.mark.slow
+def test_a_sweep_is_published_with_its_explorer_and_the_tables_that_it_shows(hub, published, sweep_copy):
     table = hub.repository("my-org/digits-rn1-results", "dataset").files()
     for name in ("results.csv", "layers.csv", "geometry.csv", "sweep.json"):
-        assert published[f"sweeps/digits-rn1/{name}"] == table[name] == (finished_sweep / name).read_bytes()
+        assert published[f"sweeps/digits-rn1/{name}"] == table[name] == (sweep_copy / name).read_bytes()
     assert published["app.py"] == (EXPLORER / "app.py").read_bytes()
     assert b"sdk: gradio" in published["README.md"]
     assert {"hf_ncollapse/__init__.py", "hf_ncollapse/sweeps/paper_figures.yaml", "publication.json"} <= set(published)

@@ -112,6 +112,7 @@ def test_without_the_package_auto_classes_and_pipeline_work_and_give_the_local_l
     assert read_answer(run(WITHOUT_PACKAGE, fresh | {"HF_HUB_OFFLINE": "1"})) == answer
 
 
+@pytest.mark.slow
 def test_weights_that_went_by_xet_come_back_the_same(xet_hub, trained, tmp_path):
     publish(xet_hub, trained, tmp_path / "publisher")
     assert xet_hub.store.large_files == {}

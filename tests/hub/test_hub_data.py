@@ -60,6 +60,7 @@ def run(program: str, environment: dict[str, str]) -> str:
     return finished.stdout
 
 
+@pytest.mark.slow
 def test_mnist_and_imdb_load_by_their_real_ids_and_again_from_the_cache(hub, monkeypatch, tmp_path):
     import hub_server
 

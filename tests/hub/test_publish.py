@@ -248,6 +248,7 @@ def test_private_makes_everything_private_and_refuses_what_is_public(hub, finish
         publish(hub, finished_sweep, private=True)
 
 
+@pytest.mark.slow
 def test_the_metric_is_published_as_a_space_that_evaluate_loads(hub, finished_sweep, tmp_path):
     publish(hub, finished_sweep, with_metric=True)
     files = hub.repository("my-org/neural_collapse", "space").files()

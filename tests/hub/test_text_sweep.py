@@ -39,6 +39,7 @@ def run(*arguments: str, environment: dict[str, str]) -> str:
     return finished.stdout
 
 
+@pytest.mark.slow
 def test_a_recipe_publishes_its_sweep_and_a_text_pipeline_works_from_it_without_the_package(hub, tmp_path):
     train = [str(ROOT / "recipes/train.py"), *TINY, "--output_dir", str(tmp_path), "--push-to-hub", "my-org"]
     assert "/collections/my-org/reviews-" in run(*train, environment=hub.environment(tmp_path / "trainer"))

@@ -43,6 +43,7 @@ def test_a_tightened_network_does_what_the_relaxed_one_does_for_a_vanishing_body
     assert errors[1] == pytest.approx(errors[0] / 10, rel=0.3)
 
 
+@pytest.mark.slow
 def test_random_labels_are_within_a_hair_of_the_optimum_at_three_blocks():
     # A bound on the body that grew with what the data ask for would be above this network's.
     torch.manual_seed(0)

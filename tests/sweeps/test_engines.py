@@ -218,6 +218,7 @@ def test_a_command_takes_over_the_run_of_another_that_is_killed(undisturbed, tmp
     assert_same(tmp_path, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_mistake_in_a_worker_is_that_of_the_sweep(tmp_path, capsys):
     mistake = ["--changed_objective=optim", "--optim=adamw_torch", '--lr_scheduler_kwargs={"cycles": 1}']
     recipe = recipe_in(tmp_path, *mistake, "--depths=2", "--seeds=0")

@@ -79,6 +79,7 @@ def test_a_sweep_that_is_killed_and_started_again_ends_with_the_same_table(momen
     assert not [name for name in left if name.endswith(".partial") or name.startswith("checkpoint-")]
 
 
+@pytest.mark.slow
 def test_a_folder_in_use_is_refused_to_a_second_process_until_the_first_ends(tmp_path):
     code = f"""
 from pathlib import Path
