@@ -130,6 +130,7 @@ def test_the_recipe_on_two_processes_writes_the_table_of_one(tmp_path):
     assert not (tmp_path / "writes-1").exists()
 
 
+@pytest.mark.slow
 def test_parameters_and_measurements_equal_those_of_one_process_for_both_families(tmp_path):
     script = Path(__file__).with_name("train_networks.py")
     finished = launch(script, tmp_path, cwd=tmp_path)

@@ -335,6 +335,7 @@ class Killed(BaseException):
     """In the place of SIGKILL, which this process would not survive."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [7, 9])
 def test_a_run_killed_between_its_last_checkpoint_and_its_metrics_is_only_measured(
     script, tmp_path, monkeypatch, steps

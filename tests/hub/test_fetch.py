@@ -136,6 +136,7 @@ def test_load_sweep_lists_and_loads_every_network_without_running_downloaded_cod
     assert read_answer(run(WITH_PACKAGE, fresh | {"HF_HUB_OFFLINE": "1"}, slug)) == answer
 
 
+@pytest.mark.slow
 def test_a_published_network_is_certified_from_the_hub_and_a_forged_card_is_not(published, fresh, tmp_path):
     arguments = ("certify", "my-org/digits-rn1-depth-4", "--revision", "seed-3", "--curvature-steps", "0")
     output = run(PUBLISH, fresh, *arguments)
