@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import hf_ncollapse
+from hf_ncollapse.neural_collapse.class_statistics import ClassStatistics
 
 PACKAGE = Path(hf_ncollapse.__file__).parent
 NEEDS_A_NETWORK = {"hf_ncollapse.inspection.measurement"}
@@ -19,4 +20,5 @@ MODULES = {
 
 @pytest.mark.parametrize("name", sorted(MODULES - NEEDS_A_NETWORK))
 def test_the_docstrings_examples_run_as_printed(name):
-    assert doctest.testmod(importlib.import_module(name)).failed == 0
+    module = importlib.import_module(name)
+    assert doctest.testmod(module, extraglobs={"ClassStatistics": ClassStatistics}).failed == 0

@@ -8,7 +8,6 @@ S = (E D E)^½ and M Mᵀ of its pseudo-inverse S⁺. For equal counts both are 
 import torch
 from torch import Tensor
 
-from .class_statistics import ClassStatistics  # noqa: F401, the examples have it
 from .frames import scaled
 from .moments import Statistics, as_classifier, centred_means
 

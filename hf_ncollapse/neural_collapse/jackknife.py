@@ -11,7 +11,6 @@ Source: Efron & Stein 1981 for the variance; Jones 1974 for strata.
 import torch
 from torch import Tensor
 
-from .class_statistics import ClassStatistics  # noqa: F401, the examples have it
 from .held_out_statistics import HeldOutStatistics
 from .measures import nc1
 from .moments import (

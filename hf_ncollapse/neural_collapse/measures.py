@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from .batch_checks import require_finite
-from .class_statistics import ClassStatistics  # noqa: F401, the examples have it
 from .frames import distance_to_frame, power_of_two, scaled, sine_to_frame
 from .linear_choice import LinearChoice
 from .moments import (

@@ -6,7 +6,6 @@
 import torch
 from torch import Tensor
 
-from .class_statistics import ClassStatistics  # noqa: F401, the examples have it
 from .moments import (
     Batches,
     SecondLookNeeded,

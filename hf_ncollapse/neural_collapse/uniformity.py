@@ -8,7 +8,6 @@ import math
 import torch
 from torch import Tensor
 
-from .class_statistics import ClassStatistics  # noqa: F401, the examples have it
 from .moments import Statistics, as_classifier, centred_means
 from .pairs import for_products, mean_over_pairs, squared_distances
 

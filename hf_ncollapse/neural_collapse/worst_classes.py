@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from .class_statistics import ClassStatistics  # noqa: F401, the examples have it
 from .moments import Statistics, as_classifier, between_class_trace, centred_means, class_variances
 from .pairs import tiles
 

@@ -8,13 +8,10 @@ It starts with the sweeps in the folder `sweeps` beside it, without a network, a
 import html
 import io
 import math
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import gradio as gr
 import matplotlib
-import pandas as pd
 from huggingface_hub import snapshot_download
 from matplotlib.figure import Figure
 
@@ -24,11 +21,8 @@ from hf_ncollapse.hub.fetch import PublishedSweep
 from hf_ncollapse.hub.names import results_repo
 from hf_ncollapse.quantities import QUANTITIES, digits
 from hf_ncollapse.sweeps.figures import CAPTIONS, depth, networks
-from hf_ncollapse.sweeps.files import read_json
-from hf_ncollapse.sweeps.network_measurements import NetworkMeasurements, read_network_measurements
-from hf_ncollapse.sweeps.paper_figures import PaperPanel, paper_panel
-from hf_ncollapse.sweeps.results import finished_runs, read_results
-from hf_ncollapse.sweeps.summary import has_complete_optimum, l2_in_words, summarize
+from hf_ncollapse.sweeps.summary import has_complete_optimum, l2_in_words
+from hf_ncollapse.sweeps.sweep_record import SweepRecord, read_sweep
 
 BUNDLED = Path(__file__).parent / "sweeps"
 # What a sweep's data set holds that is shown here.
@@ -60,44 +54,16 @@ CSS = """
 """
 
 
-@dataclass(frozen=True)
-class Sweep:
-    """The tables of a sweep in a folder.
-
-    Args:
-        folder: with the files of `TABLES`, of which only results.csv must be there.
-    """
-
-    folder: Path
-
-    @cached_property
-    def results(self) -> pd.DataFrame:
-        return read_results(self.folder)
-
-    @cached_property
-    def finished(self) -> pd.DataFrame:
-        return finished_runs(self.results)
-
-    @cached_property
-    def measured(self) -> NetworkMeasurements:
-        return read_network_measurements(self.folder)
-
-    @cached_property
-    def panel(self) -> PaperPanel | None:
-        configuration = self.folder / "sweep.json"
-        return paper_panel(read_json(configuration)) if configuration.is_file() else None
-
-    @property
-    def shown_depths(self) -> list[int]:
-        """Depths whose geometry was measured."""
-        return sorted(int(value) for value in self.measured.geometry["depth"].unique())
+def shown_depths(sweep: SweepRecord) -> list[int]:
+    """Depths whose geometry was measured."""
+    return sorted(int(value) for value in sweep.networks.geometry["depth"].unique())
 
 
 def bundled_sweeps() -> list[tuple[str, str]]:
     """What the menu offers, and the folders."""
     choices = []
     for folder in sorted(path.parent for path in BUNDLED.glob("*/results.csv")):
-        row = Sweep(folder).finished.iloc[0]
+        row = read_sweep(folder).finished.iloc[0]
         choices.append((f"{folder.name}: {row['norm_placement']}-LN {row['architecture']}", str(folder)))
     return choices
 
@@ -110,10 +76,10 @@ def folder_of(name: str) -> str:
             raise ValueError(f"{name} is no id of a sweep on the Hub, namespace/sweep")
         repo_id = results_repo(sweep.namespace, sweep.name)
         folder = snapshot_download(repo_id, repo_type="dataset", allow_patterns=list(TABLES))
-        found = Sweep(Path(folder))
-        _ = summarize(found.results), found.measured, found.panel  # a damaged file is told here
+        found = read_sweep(folder)
+        _ = found.summary, found.networks, found.panel  # a damaged file is told here
     except (ValueError, OSError) as error:
-        raise gr.Error(html.escape(str(error)), title="No such sweep") from error
+        raise gr.Error(html.escape(str(error))) from error
     return folder
 
 
@@ -132,9 +98,9 @@ def absent(what: str) -> str:
     return f'<p class="sweep-figure">This sweep was published without {what}.</p>'
 
 
-def described(sweep: Sweep) -> str:
+def described(sweep: SweepRecord) -> str:
     """What the sweep is, what the theory says of it and whether that holds."""
-    summary, row = summarize(sweep.results), sweep.finished.iloc[0]
+    summary, row = sweep.summary, sweep.finished.iloc[0]
     seeds = len(summary["seeds"])
     sentences = [
         f"{row['norm_placement']}-LN {row['architecture']} on {row['dataset']}, {l2_in_words(row)}; "
@@ -151,7 +117,7 @@ def described(sweep: Sweep) -> str:
     return f"<h2>{name}</h2><p>{said}</p><ul class='verdicts'>{''.join(verdicts)}</ul>"
 
 
-def against_depth(sweep: Sweep) -> tuple[str, str]:
+def against_depth(sweep: SweepRecord) -> tuple[str, str]:
     """The gap's figure and that of NC1, NC2 and NC3."""
     said = {"is_balanced": has_complete_optimum(sweep.finished), "has_panel": sweep.panel is not None}
     gap = absent("a J*")
@@ -162,20 +128,20 @@ def against_depth(sweep: Sweep) -> tuple[str, str]:
         return gap, picture(collapse, "collapse", CAPTIONS["collapse"].words(**said))
 
 
-def layer_by_layer(sweep: Sweep) -> str:
-    if not len(sweep.measured.layers):
+def layer_by_layer(sweep: SweepRecord) -> str:
+    if not len(sweep.networks.layers):
         return absent("its layers' collapse")
     with styled():
-        return picture(networks.layers_figure(sweep.measured.layers), "layers", CAPTIONS["layers"].words())
+        return picture(networks.layers_figure(sweep.networks.layers), "layers", CAPTIONS["layers"].words())
 
 
 def geometry(folder: str, position: float) -> str:
     """The classes of the network at a position, from 1, the shallowest."""
-    sweep = Sweep(Path(folder))
-    if not sweep.shown_depths:
+    sweep = read_sweep(folder)
+    if not shown_depths(sweep):
         return absent("its classes' geometry")
-    points = sweep.measured.geometry
-    shown = points[points["depth"] == sweep.shown_depths[int(position) - 1]]
+    points = sweep.networks.geometry
+    shown = points[points["depth"] == shown_depths(sweep)[int(position) - 1]]
     reach = max(1.15, 1.03 * points[["x", "y"]].abs().max().max())
     with styled():
         figure = networks.geometry_figure(shown)
@@ -185,7 +151,7 @@ def geometry(folder: str, position: float) -> str:
         return picture(figure, "geometry", GEOMETRY)
 
 
-def table(sweep: Sweep) -> dict[str, list]:
+def table(sweep: SweepRecord) -> dict[str, list]:
     columns = [name for name in SHOWN if sweep.finished[name].notna().any()]
     rows = [[digits(row[name]) for name in columns] for _, row in sweep.finished.iterrows()]
     return {"headers": [QUANTITIES[name].title for name in columns], "data": rows}
@@ -193,8 +159,8 @@ def table(sweep: Sweep) -> dict[str, list]:
 
 def show(folder: str) -> list:
     """Everything about a sweep, in the order of the page."""
-    sweep = Sweep(Path(folder))
-    last = max(len(sweep.shown_depths), 1)
+    sweep = read_sweep(folder)
+    last = max(len(shown_depths(sweep)), 1)
     slider = gr.Slider(1, max(last, 2), value=1, step=1, interactive=last > 1)
     return [described(sweep), *against_depth(sweep), layer_by_layer(sweep), slider, geometry(folder, 1), table(sweep)]
 
@@ -207,7 +173,7 @@ def optimum(num_classes: float, l2: float, loss: str, norm: str, width: float, b
             [1] * int(num_classes), l2, loss=loss, radius=radius, hidden_size=int(width), classifier_bias=bias
         )
     except (ValueError, TypeError) as error:
-        raise gr.Error(html.escape(str(error)), title="No optimum") from error
+        raise gr.Error(html.escape(str(error))) from error
     is_simplex = found.problem.frame == "simplex"
     frame = "a simplex equiangular tight frame" if is_simplex else "an orthogonal frame"
     cosine = -1 / (int(num_classes) - 1) if is_simplex else 0.0

@@ -1,17 +1,16 @@
 """The explorer's Space: published with its sweep it starts from its own files, and a visitor can click through it."""
 
-import contextlib
 import os
 import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from hub_server import WRITER
 from huggingface_hub import HfApi, constants
+from served_page import served
 
 from hf_ncollapse.hub.publish import publish_sweep
 from hf_ncollapse.sweeps import write_report
@@ -44,28 +43,6 @@ def test_a_sweep_is_published_with_its_explorer_and_the_tables_that_it_shows(hub
     (collection,) = hub.store.collections.values()
     items = [(item["type"], item["id"], item["note"]["text"]) for item in collection["items"]]
     assert ("space", "my-org/digits-rn1-explorer", "The sweep, to look through.") in items
-
-
-@contextlib.contextmanager
-def served(folder: Path, environment: dict[str, str]):
-    """The address of the page that a Space's folder starts."""
-    log = folder.parent / "log"
-    with log.open("w") as output:
-        page = subprocess.Popen(
-            [sys.executable, "app.py"],
-            cwd=folder,
-            env=environment | {"GRADIO_ANALYTICS_ENABLED": "False", "PYTHONUNBUFFERED": "1"},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        while (address := re.search(r"http://127\.0\.0\.1:\d+", log.read_text())) is None:
-            assert page.poll() is None, log.read_text()
-            time.sleep(0.1)
-        yield address[0]
-    finally:
-        page.terminate()
-        page.wait()
 
 
 @pytest.fixture
@@ -139,7 +116,7 @@ def test_as_published_it_runs_from_its_own_files_and_opens_a_sweep_of_the_hub(hu
         hub_id = visitor.get_by_label("or one on the Hub")
         hub_id.fill("my-org/none")
         visitor.get_by_role("button", name="Open").click()
-        seen(visitor, "No such sweep")
+        seen(visitor, "no sweep my-org/none")
         visitor.get_by_label("sweep", exact=True).click()
         visitor.get_by_role("option", name=re.compile("^mnist5k-rn1-demo:")).click()
         visitor.get_by_role("heading", name="mnist5k-rn1-demo", exact=True).wait_for()

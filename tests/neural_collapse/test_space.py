@@ -7,10 +7,10 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from served_page import served
 
 from hf_ncollapse.neural_collapse import measures
 from hf_ncollapse.neural_collapse.registry import MEASURES
@@ -35,28 +35,11 @@ print("RESULT" + json.dumps([{name: float(value) for name, value, _ in table["da
 @pytest.mark.slow
 def test_the_page_starts_from_a_copy_of_the_folder_and_shows_collapse_in_every_measure(tmp_path):
     shutil.copytree(Path(measures.__file__).parent, tmp_path / "space")
-    environment = os.environ | {
-        "HF_HOME": str(tmp_path / "home"), "GRADIO_ANALYTICS_ENABLED": "False", "PYTHONUNBUFFERED": "1"
-    }  # fmt: skip
-    log = tmp_path / "log"
-    with log.open("w") as output:
-        page = subprocess.Popen(
-            [sys.executable, "-c", PAGE],
-            cwd=tmp_path / "space",
-            env=environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        while (address := re.search(r"http://127\.0\.0\.1:\d+", log.read_text())) is None:
-            assert page.poll() is None, log.read_text()
-            time.sleep(0.1)
+    environment = os.environ | {"HF_HOME": str(tmp_path / "home")}
+    with served(tmp_path / "space", environment, "-c", PAGE) as address:
         visitor = subprocess.run(
-            [sys.executable, "-c", VISITOR, address[0]], env=environment, capture_output=True, text=True, check=False
+            [sys.executable, "-c", VISITOR, address], env=environment, capture_output=True, text=True, check=False
         )
-    finally:
-        page.terminate()
-        page.wait()
     assert visitor.returncode == 0, visitor.stderr
     points = json.loads(re.search("^POINTS(.*)$", visitor.stdout, flags=re.MULTILINE)[1])
     assert {(round(x, 4), round(y, 4)) for x, y, _ in points} == {
