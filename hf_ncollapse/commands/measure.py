@@ -27,7 +27,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
             "Without --dataset, a run of a sweep is measured on what it was trained on, and the sweep's folder lists\n"
             "its runs. Labels that have names are matched by name with the model's classes.\n"
             "The classifier is the linear layer whose output the model returns; what was found is printed first.\n"
-            "All values are 0 at exact collapse. Python: hf_ncollapse.inspection.measure_collapse"
+            "Values are 0 at exact collapse, but for ranks, cosines and margins.\n"
+            "Python: hf_ncollapse.inspection.measure_collapse"
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
