@@ -1,26 +1,26 @@
 """Neural collapse with Hugging Face: train, measure, certify and publish it.
 
-The public names load on first use. Importing the package also registers the model families with transformers'
-Auto classes, so that `AutoModelForImageClassification.from_pretrained` finds the installed code and asks nothing.
+The public names load on first use: importing the package imports neither torch nor transformers. The model families
+register with transformers' Auto classes when these are imported, so that
+`AutoModelForImageClassification.from_pretrained` finds the installed code and asks nothing.
 """
 
 import importlib
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from . import models as _models  # registers the Auto classes
+from .auto_classes import register_when_imported
 
 if TYPE_CHECKING:
     from .data import load_classification_data
     from .hub.fetch import load_sweep
     from .hub.metric import install_metric, load_metric
     from .inspection import CollapseReport, NeuralCollapseCallback, measure_collapse
-    from .models import (
-        CollapseImageProcessor,
-        CollapseResNetConfig,
-        CollapseResNetForImageClassification,
-        CollapseResNetModel,
-        CollapseTransformerConfig,
+    from .models.configuration_collapse_resnet import CollapseResNetConfig
+    from .models.configuration_collapse_transformer import CollapseTransformerConfig
+    from .models.image_processing_collapse import CollapseImageProcessor
+    from .models.modeling_collapse_resnet import CollapseResNetForImageClassification, CollapseResNetModel
+    from .models.modeling_collapse_transformer import (
         CollapseTransformerForImageClassification,
         CollapseTransformerForSequenceClassification,
         CollapseTransformerModel,
@@ -31,14 +31,22 @@ if TYPE_CHECKING:
     from .training.trainer import CollapseTrainer
 
 __version__ = version("hf_ncollapse")
+register_when_imported()
 
 # Public name -> the module that defines it; type checkers read the imports above.
 _PUBLIC_NAMES: dict[str, str] = {
-    **dict.fromkeys(_models.__all__, "hf_ncollapse.models"),
     "ClassStatistics": "hf_ncollapse.neural_collapse.class_statistics",
+    "CollapseImageProcessor": "hf_ncollapse.models.image_processing_collapse",
     "CollapseReport": "hf_ncollapse.inspection",
+    "CollapseResNetConfig": "hf_ncollapse.models.configuration_collapse_resnet",
+    "CollapseResNetForImageClassification": "hf_ncollapse.models.modeling_collapse_resnet",
+    "CollapseResNetModel": "hf_ncollapse.models.modeling_collapse_resnet",
     "CollapseTrainer": "hf_ncollapse.training.trainer",
     "CollapseTrainingArguments": "hf_ncollapse.training.arguments",
+    "CollapseTransformerConfig": "hf_ncollapse.models.configuration_collapse_transformer",
+    "CollapseTransformerForImageClassification": "hf_ncollapse.models.modeling_collapse_transformer",
+    "CollapseTransformerForSequenceClassification": "hf_ncollapse.models.modeling_collapse_transformer",
+    "CollapseTransformerModel": "hf_ncollapse.models.modeling_collapse_transformer",
     "NeuralCollapseCallback": "hf_ncollapse.inspection",
     "expected_slopes": "hf_ncollapse.theory",
     "gufm_optimum": "hf_ncollapse.theory",

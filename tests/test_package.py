@@ -114,3 +114,51 @@ def test_the_penalty_has_one_name_from_the_recipe_to_the_table():
 
 def test_no_module_is_longer_than_400_lines():
     assert [path.name for path in MODULES if len(path.read_text(encoding="utf-8").splitlines()) > 400] == []
+
+
+def imported_by(statement):
+    """The packages that an interpreter has imported after a statement."""
+    finished = subprocess.run(
+        [sys.executable, "-c", f"{statement}\nimport sys\nprint(*{{name.split('.')[0] for name in sys.modules}})"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(finished.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "statement", ["import hf_ncollapse", "from hf_ncollapse.cli import build_parser; build_parser()"]
+)
+def test_the_package_and_the_help_of_its_command_import_nothing_heavy(statement):
+    heavy = {"torch", "transformers", "accelerate", "datasets", "evaluate", "pandas", "matplotlib", "numpy"}
+    assert not imported_by(statement) & heavy
+
+
+@pytest.mark.parametrize("module", ["neural_collapse.measures", "neural_collapse.compute", "theory"])
+def test_measures_and_theory_import_no_transformers(module):
+    assert not imported_by(f"import hf_ncollapse.{module}") & {"transformers", "accelerate", "datasets", "pandas"}
+
+
+AUTO_CLASSES = "from transformers import AutoConfig, AutoModel, AutoImageProcessor"
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        f"import hf_ncollapse; {AUTO_CLASSES}",
+        f"{AUTO_CLASSES}; import hf_ncollapse",
+        f"import hf_ncollapse; import transformers.modeling_utils; {AUTO_CLASSES}",
+    ],
+    ids=["first", "last", "in the midst"],
+)
+def test_the_auto_classes_know_the_families_in_every_order_of_imports(imports, tmp_path):
+    code = f"""{imports}
+for family in ("collapse_resnet", "collapse_transformer"):
+    model = AutoModel.from_config(AutoConfig.for_model(family))
+    model.save_pretrained({str(tmp_path)!r})
+    hf_ncollapse.CollapseImageProcessor().save_pretrained({str(tmp_path)!r})
+    assert type(AutoModel.from_pretrained({str(tmp_path)!r})) is type(model)
+    assert isinstance(AutoImageProcessor.from_pretrained({str(tmp_path)!r}), hf_ncollapse.CollapseImageProcessor)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

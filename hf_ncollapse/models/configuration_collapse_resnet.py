@@ -52,3 +52,7 @@ class CollapseResNetConfig(CollapseConfig):
 
 
 __all__ = ["CollapseResNetConfig"]
+
+
+# Saved checkpoints carry this code, for processes without the package.
+CollapseResNetConfig.register_for_auto_class()

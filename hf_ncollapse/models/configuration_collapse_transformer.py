@@ -92,3 +92,7 @@ class CollapseTransformerConfig(CollapseConfig):
 
 
 __all__ = ["CollapseTransformerConfig"]
+
+
+# Saved checkpoints carry this code, for processes without the package.
+CollapseTransformerConfig.register_for_auto_class()

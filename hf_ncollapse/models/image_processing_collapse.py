@@ -111,3 +111,7 @@ def _image_from_array(array: np.ndarray) -> Image.Image:
 
 
 __all__ = ["CollapseImageProcessor"]
+
+
+# Saved checkpoints carry this code, for processes without the package.
+CollapseImageProcessor.register_for_auto_class("AutoImageProcessor")

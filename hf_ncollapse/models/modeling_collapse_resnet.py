@@ -152,3 +152,8 @@ class CollapseResNetForImageClassification(
 
 
 __all__ = ["CollapseResNetForImageClassification", "CollapseResNetModel", "CollapseResNetPreTrainedModel"]
+
+
+# Saved checkpoints carry this code, for processes without the package.
+CollapseResNetModel.register_for_auto_class("AutoModel")
+CollapseResNetForImageClassification.register_for_auto_class("AutoModelForImageClassification")

@@ -388,3 +388,9 @@ __all__ = [
     "CollapseTransformerModel",
     "CollapseTransformerPreTrainedModel",
 ]
+
+
+# Saved checkpoints carry this code, for processes without the package.
+CollapseTransformerModel.register_for_auto_class("AutoModel")
+CollapseTransformerForImageClassification.register_for_auto_class("AutoModelForImageClassification")
+CollapseTransformerForSequenceClassification.register_for_auto_class("AutoModelForSequenceClassification")

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from huggingface_hub.errors import StrictDataclassError
 
 from ..data import ClassificationData
-from ..models import (
-    CollapseResNetConfig,
-    CollapseResNetForImageClassification,
-    CollapseTransformerConfig,
+from ..models.collapse_config import CollapseConfig
+from ..models.configuration_collapse_resnet import CollapseResNetConfig
+from ..models.configuration_collapse_transformer import CollapseTransformerConfig
+from ..models.modeling_collapse_resnet import CollapseResNetForImageClassification
+from ..models.modeling_collapse_transformer import (
     CollapseTransformerForImageClassification,
     CollapseTransformerForSequenceClassification,
 )
-from ..models.collapse_config import CollapseConfig
 from ..models.regularized_objective import RegularizedObjectiveMixin
 from .arguments import ModelArguments
 

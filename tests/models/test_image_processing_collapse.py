@@ -6,10 +6,10 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor
 
+from hf_ncollapse import CollapseImageProcessor
 from hf_ncollapse.data import DataArguments, load_classification_data
 from hf_ncollapse.data.sources import load_source
 from hf_ncollapse.data.subsets import draw_subsets
-from hf_ncollapse.models import CollapseImageProcessor
 
 
 @pytest.fixture
