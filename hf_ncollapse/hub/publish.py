@@ -9,7 +9,7 @@ from huggingface_hub.utils import disable_progress_bars
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ..sweeps.progress import PLAIN
+from ..sweeps.progress import plain_console
 from .branches import Branches, check_branch
 from .publication import Publication, RepositoryState, plan_publication
 from .repository import HUB_ERRORS, publish_state, reason, try_again
@@ -68,7 +68,7 @@ def publish_sweep(
             _check_collection(api, limit, namespace, publication)
         except HUB_ERRORS as error:
             raise PublicationError(f"{reason(error)}. Nothing was published") from error
-        console = Console(soft_wrap=True, **PLAIN)
+        console = plain_console()
         if sweep.left_out:
             console.print(f"left out, because no run writes it: {', '.join(sweep.left_out)}")
         slug = _publish(api, branches, limit, publication, console, namespace, private=private, replace=replace)

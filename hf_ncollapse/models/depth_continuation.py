@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import nn
@@ -45,7 +45,7 @@ def blocks_to_split(penalties: list[float], num_hidden_layers: int) -> list[bool
 class DepthContinuationMixin(_Classifier):
     """`deepen`, for classifiers of the package: their `base_model.layers` are blocks that can `halve` themselves."""
 
-    def deepen(self, num_hidden_layers: int, rule: str = "split"):
+    def deepen(self, num_hidden_layers: int, rule: str = "split") -> Self:
         """Return a network with more blocks and the same or nearly the same function.
 
         "split" makes two half blocks of a block (the ones of largest norm first). Two half steps of the stream are

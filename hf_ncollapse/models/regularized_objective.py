@@ -7,7 +7,7 @@ with the sum over the blocks' weights. Biases and the embedding are not penalise
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import nn
@@ -125,7 +125,7 @@ class RegularizedObjectiveMixin(_Model):
             attentions=outputs.attentions,
         )
 
-    def train(self, mode: bool = True):
+    def train(self, mode: bool = True) -> Self:
         """As torch's, but free where nothing changes: the Trainer asks at every step."""
         return self if self.training == mode else super().train(mode)
 
@@ -155,10 +155,10 @@ class RegularizedObjectiveMixin(_Model):
                 parts[part] = parts[part] + coefficient / 2 * parameter.square().sum()
         return {name: torch.as_tensor(part, device=self.device) for name, part in parts.items()}
 
-    def save_pretrained(self, *args, **kwargs):
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
         """Save as transformers does, and let `AutoModel` load the network without the classifier by the same code."""
         if self._auto_class is not None:
             base = type(self.base_model)
             auto_map = getattr(self.config, "auto_map", None) or {}
             self.config.auto_map = {**auto_map, "AutoModel": f"{base.__module__.split('.')[-1]}.{base.__name__}"}
-        return super().save_pretrained(*args, **kwargs)
+        super().save_pretrained(*args, **kwargs)

@@ -1,6 +1,7 @@
 """The paper's architecture names and the models behind them."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 
@@ -8,12 +9,13 @@ from ..data import ClassificationData
 from ..models.collapse_config import CollapseConfig
 from ..models.configuration_collapse_resnet import CollapseResNetConfig
 from ..models.configuration_collapse_transformer import CollapseTransformerConfig
+from ..models.depth_continuation import DepthContinuationMixin
+from ..models.image_processing_collapse import CollapseImageProcessor
 from ..models.modeling_collapse_resnet import CollapseResNetForImageClassification
 from ..models.modeling_collapse_transformer import (
     CollapseTransformerForImageClassification,
     CollapseTransformerForSequenceClassification,
 )
-from ..models.regularized_objective import RegularizedObjectiveMixin
 from .arguments import ModelArguments
 
 
@@ -22,8 +24,8 @@ class Architecture:
     """A named architecture: config class, classifier class by modality, and the fields that the name stands for."""
 
     config_class: type[CollapseConfig]
-    classifier_classes: dict[str, type[RegularizedObjectiveMixin]]
-    fields: dict[str, int]
+    classifier_classes: dict[str, type[DepthContinuationMixin]]
+    fields: dict[str, Any]
 
 
 ARCHITECTURES = {
@@ -89,18 +91,19 @@ def build_config(name: str, depth: int, model: ModelArguments, data: Classificat
         raise ValueError(str(error.__cause__)) from error
 
 
-def build_model(name: str, config: CollapseConfig, data: ClassificationData):
+def build_model(name: str, config: CollapseConfig, data: ClassificationData) -> DepthContinuationMixin:
     """Return a freshly initialised classifier of the architecture."""
     return architecture_named(name).classifier_classes[data.modality](config)
 
 
-def _input_fields(data: ClassificationData) -> dict[str, object]:
+def _input_fields(data: ClassificationData) -> dict[str, Any]:
     """What the config must know of the inputs."""
-    if data.modality == "text":
-        return {
-            "vocab_size": len(data.processor),
-            "max_position_embeddings": data.processor.model_max_length,
-            "pad_token_id": data.processor.pad_token_id,
-        }
-    _, channels, height, width = data.train.tensors["pixel_values"].shape
-    return {"image_size": height if height == width else [height, width], "num_channels": channels}
+    processor = data.processor
+    if isinstance(processor, CollapseImageProcessor):
+        height, width = processor.size["height"], processor.size["width"]
+        return {"image_size": height if height == width else [height, width], "num_channels": processor.num_channels}
+    return {
+        "vocab_size": len(processor),
+        "max_position_embeddings": processor.model_max_length,
+        "pad_token_id": processor.pad_token_id,
+    }

@@ -7,9 +7,10 @@ import itertools
 import json
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NoReturn, TypeVar
 
 import yaml
 from huggingface_hub.errors import HFValidationError
@@ -60,7 +61,7 @@ class SweepArguments:
     max_steps_depth_exponent: float = 0.0
     paper_panel: str | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.sweep):
             raise ValueError(f"sweep is {self.sweep!r}; a name has letters, digits, '-', '_' and '.' only")
         for name, least in (("depths", 1), ("seeds", 0)):
@@ -123,7 +124,7 @@ class ModelArguments:
     patch_size: int | None = None
     pooling: Literal["last", "mean"] | None = None
 
-    def given(self) -> dict[str, object]:
+    def given(self) -> dict[str, Any]:
         """The fields that the recipe sets."""
         return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
 
@@ -158,7 +159,7 @@ class EngineArguments:
     minutes: int = 60
     slurm_options: list[str] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, least in (("workers", 1), ("cpus_per_run", 1), ("gpus_per_run", 0), ("minutes", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
@@ -190,10 +191,10 @@ class Recipe:
     sweep: SweepArguments
     model: ModelArguments
     data: DataArguments
-    training: dict[str, object]
+    training: dict[str, Any]
     data_content: dict[str, str] = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in filter(is_secret, self.training):
             raise ValueError(
                 f"{name} is a secret, and a recipe takes none: it is written to sweep.json and published. Log in with "
@@ -205,7 +206,7 @@ class Recipe:
         """The sweep's folder, `output_dir`/`sweep`; the only place where a `~` becomes the home folder."""
         return Path(os.path.expanduser(str(self.training["output_dir"]))) / self.sweep.sweep
 
-    def to_dict(self) -> dict[str, dict[str, object]]:
+    def to_dict(self) -> dict[str, dict[str, Any]]:
         """The whole configuration as JSON types, without where it is written."""
         return {
             "sweep": dataclasses.asdict(self.sweep),
@@ -220,10 +221,17 @@ def is_secret(name: str) -> bool:
     return _SECRET.fullmatch(name) is not None
 
 
-_GROUPS = (SweepArguments, ModelArguments, DataArguments)
+_GROUPS = (SweepArguments, ModelArguments, DataArguments, EngineArguments)
+Group = TypeVar("Group", SweepArguments, ModelArguments, DataArguments, EngineArguments)
 
 
-def parse_recipe(arguments: list[str], *, prog: str | None = None, description: str | None = None, extend=None):
+def parse_recipe(
+    arguments: list[str],
+    *,
+    prog: str | None = None,
+    description: str | None = None,
+    extend: Callable[[argparse.ArgumentParser], object] | None = None,
+) -> tuple[list[Recipe], argparse.Namespace]:
     """Turn `--config recipe.yaml --key value ...` into recipes.
 
     Every YAML key is also a command-line option, which wins. Values are cast to the field's type either way (YAML
@@ -270,14 +278,16 @@ def parse_engine(options: argparse.Namespace) -> EngineArguments:
     Raises:
         ValueError: a value that the engine does not take.
     """
-    return EngineArguments(**{f.name: getattr(options, f.name) for f in dataclasses.fields(EngineArguments)})
+    return _group(EngineArguments, vars(options))
 
 
-def _recipe(values: dict[str, object], defaults: dict[str, object]) -> Recipe:
-    sweep, model, data = (
-        group(**{f.name: values[f.name] for f in dataclasses.fields(group) if f.init}) for group in _GROUPS
-    )
-    training = {}
+def _group(kind: type[Group], values: dict[str, Any]) -> Group:
+    return kind(**{f.name: values[f.name] for f in dataclasses.fields(kind) if f.init})
+
+
+def _recipe(values: dict[str, Any], defaults: dict[str, Any]) -> Recipe:
+    groups = _group(SweepArguments, values), _group(ModelArguments, values), _group(DataArguments, values)
+    training: dict[str, Any] = {}
     for training_field in dataclasses.fields(CollapseTrainingArguments):
         value = values.get(training_field.name)
         if training_field.init and value is not None and value != defaults[training_field.name]:
@@ -288,7 +298,7 @@ def _recipe(values: dict[str, object], defaults: dict[str, object]) -> Recipe:
             raise ValueError(f"{name} is {training[name]!r}; a sweep sets it for each run, so a recipe does not")
     # Built once here so that a mistake shows before any data is loaded.
     CollapseTrainingArguments(**{**training, "report_to": "none"})
-    return Recipe(sweep, model, data, training)
+    return Recipe(*groups, training)
 
 
 class _Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
@@ -298,13 +308,13 @@ class _Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpF
 class _RecipeParser(ForgivingNames, HfArgumentParser):
     """Raises a mistake instead of printing two hundred lines of usage before it."""
 
-    def error(self, message: str):
+    def error(self, message: str) -> NoReturn:
         raise ValueError(message)
 
 
 def _parser(prog: str | None, description: str | None) -> HfArgumentParser:
     parser = _RecipeParser(
-        (*_GROUPS, EngineArguments, CollapseTrainingArguments),
+        (*_GROUPS, CollapseTrainingArguments),  # type: ignore[arg-type]  # transformers calls dataclasses a type of its own
         prog=prog,
         usage="%(prog)s --config FILE [--key value ...]",
         description=description,
@@ -312,7 +322,7 @@ def _parser(prog: str | None, description: str | None) -> HfArgumentParser:
         allow_abbrev=False,
     )
     helps = {}
-    for group in (*_GROUPS, EngineArguments):
+    for group in _GROUPS:
         helps.update(_documented_fields(group))
     for action in parser._actions:
         if action.dest in helps:
@@ -324,12 +334,12 @@ def _parser(prog: str | None, description: str | None) -> HfArgumentParser:
 
 def _documented_fields(group: type) -> dict[str, str]:
     """The text of every argument in a class's docstring, so that `--help` and the documentation are one text."""
-    body = group.__doc__.partition("Args:")[2].partition("Raises:")[0]
+    body = (group.__doc__ or "").partition("Args:")[2].partition("Raises:")[0]
     entries = re.findall(r"^ {8}(\w[\w, ]*): (.*(?:\n {12}.*)*)", body, flags=re.MULTILINE)
     return {name: " ".join(text.split()) for names, text in entries for name in names.split(", ")}
 
 
-def _read_yaml(path: str) -> dict[str, object]:
+def _read_yaml(path: str) -> dict[str, Any]:
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
@@ -339,7 +349,7 @@ def _read_yaml(path: str) -> dict[str, object]:
     return content
 
 
-def _as_options(content: dict[str, object], known: set[str], path: str) -> list[str]:
+def _as_options(content: dict[str, Any], known: set[str], path: str) -> list[str]:
     """YAML keys as command-line options, so that argparse casts and checks both alike."""
     options = []
     for key, value in content.items():

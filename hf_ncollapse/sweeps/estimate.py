@@ -5,14 +5,13 @@ import time
 
 import torch
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from ..data import ClassificationData
 from ..training.arguments import CollapseTrainingArguments
 from .architectures import build_config, build_model
 from .arguments import Recipe
-from .progress import PLAIN
+from .progress import plain_console
 from .schedule import prepare_sweep
 
 # Steps timed at each depth; the first ones, which allocate memory, do not count.
@@ -33,7 +32,7 @@ def print_plan(recipe: Recipe) -> None:
         ValueError, ImportError, OSError: as `run_sweep` would, before any training.
     """
     arguments, data, runs = prepare_sweep(recipe)
-    console = Console(soft_wrap=True, **PLAIN)
+    console = plain_console()
     table = Table(title=f"{recipe.sweep.sweep}: {recipe.sweep.architecture} on {recipe.data.dataset}", box=SIMPLE_HEAD)
     for heading in ("depth", "seed", "starts from", "steps", "learning rate", "minutes", "MB"):
         table.add_column(heading, justify="right", no_wrap=True)

@@ -7,6 +7,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from filelock import FileLock, Timeout
@@ -95,7 +96,7 @@ def write_json(path: Path, content: object) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-def read_json(path: Path, remedy: str = REMEDY) -> dict:
+def read_json(path: Path, remedy: str = REMEDY) -> dict[str, Any]:
     """Read a JSON object.
 
     Args:

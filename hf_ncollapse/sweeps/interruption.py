@@ -5,11 +5,13 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from types import FrameType
+from typing import Any
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 _ECHO_SECONDS = 2.0
 # Ctrl-C, a scheduler's or a person's wish, and a terminal that is gone; Windows has no such.
@@ -35,7 +37,7 @@ class StopRequest(TrainerCallback):
     processes passes on a Ctrl-C that they have already got from the terminal.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.signal_number = 0
         self._asked_at: float | None = None
 
@@ -48,7 +50,7 @@ class StopRequest(TrainerCallback):
         before = {number: signal.getsignal(number) for number in _SIGNALS}
         before = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
 
-        def note(number: int, frame) -> None:
+        def note(number: int, frame: FrameType | None) -> None:
             now = time.monotonic()
             if self._asked_at is None:
                 self.ask(number)
@@ -73,7 +75,9 @@ class StopRequest(TrainerCallback):
         if self.is_asked():
             raise SweepInterrupted(self.signal_number, where)
 
-    def on_step_end(self, args, state, control, **kwargs):
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         if self.is_asked():
             control.should_save = control.should_training_stop = True
 

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from accelerate import PartialState
 
@@ -122,13 +123,13 @@ def claim_folder(recipe: Recipe) -> None:
             write_json(path, now)
 
 
-def _configuration(recipe: Recipe) -> dict[str, dict[str, object]]:
+def _configuration(recipe: Recipe) -> dict[str, dict[str, Any]]:
     """The recipe, the number of processes, which is a factor of the batch, and what the data are."""
     launch = {"processes": PartialState().num_processes}
     return {**recipe.to_dict(), "launch": launch, CONTENT: recipe.data_content}
 
 
-def differences(old: dict[str, dict], new: dict[str, dict]) -> list[str]:
+def differences(old: dict[str, dict[str, Any]], new: dict[str, dict[str, Any]]) -> list[str]:
     """Say what a sweep's configuration changes of the former one that its results depend on.
 
     Depths after the former ones, and seeds, may be added.
@@ -142,10 +143,10 @@ def differences(old: dict[str, dict], new: dict[str, dict]) -> list[str]:
             left, right = (settings.get(name, _UNSAID.get(name)) for settings in (before, after))
             if name in PRESENTATION or is_secret(name) or left == right:
                 continue
-            are_lists = isinstance(left, list) and isinstance(right, list)
-            if name == "seeds" and are_lists and set(left) <= set(right):
-                continue
-            if name == "depths" and are_lists and left == right[: len(left)]:
-                continue
+            if isinstance(left, list) and isinstance(right, list):
+                if name == "seeds" and set(left) <= set(right):
+                    continue
+                if name == "depths" and left == right[: len(left)]:
+                    continue
             found.append(f"{name} was {left!r} and is {right!r}")
     return found

@@ -2,23 +2,27 @@
 
 import contextlib
 import sys
+from typing import Any
 
 import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..quantities import QUANTITIES
 
-# Of a console: names and paths are shown as they are, whatever brackets and colons they hold.
-PLAIN = {"markup": False, "emoji": False, "highlight": False}
 # Progress bars are redrawn this often; more would only slow small steps down.
 _REFRESH_EVERY = 10
 
 
-class SweepProgress(contextlib.AbstractContextManager):
+def plain_console(*, quiet: bool = False) -> Console:
+    """A console that shows names and paths as they are, whatever brackets and colons they hold."""
+    return Console(quiet=quiet, file=sys.stdout, soft_wrap=True, markup=False, emoji=False, highlight=False)
+
+
+class SweepProgress(contextlib.AbstractContextManager["SweepProgress"]):
     """Two bars, the sweep's runs and the current run's steps, and one line for each run that ends.
 
     Args:
@@ -27,7 +31,7 @@ class SweepProgress(contextlib.AbstractContextManager):
     """
 
     def __init__(self, total_runs: int, visible: bool = True):
-        self.console = Console(quiet=not visible, file=sys.stdout, soft_wrap=True, **PLAIN)
+        self.console = plain_console(quiet=not visible)
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -46,7 +50,7 @@ class SweepProgress(contextlib.AbstractContextManager):
         self.progress.start()
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.progress.stop()
 
     def start_run(self, name: str) -> None:
@@ -72,11 +76,20 @@ class _StepCallback(TrainerCallback):
     def __init__(self, shown: SweepProgress):
         self.shown = shown
 
-    def on_step_end(self, args, state, control, **kwargs):
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         if state.global_step % _REFRESH_EVERY == 0 or state.global_step == state.max_steps:
             self.shown.progress.update(self.shown.run, completed=state.global_step, total=state.max_steps)
 
-    def on_log(self, args, state, control, logs=None, **kwargs):
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
         if logs and "gap" in logs:
             self.shown.progress.update(self.shown.run, state=f"gap {logs['gap']:.4f}  nc1 {logs['nc1']:.4f}")
 

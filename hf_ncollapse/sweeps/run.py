@@ -5,12 +5,14 @@ import math
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from accelerate import PartialState
 from transformers import TrainerCallback, set_seed
 
 from ..data import ClassificationData
 from ..models.collapse_config import CollapseConfig
+from ..models.depth_continuation import DepthContinuationMixin
 from ..training.processes import decided_by_main
 from .architectures import architecture_named, build_config, build_model
 from .arguments import Recipe
@@ -143,7 +145,7 @@ def _train(
     stop: StopRequest,
     callbacks: Sequence[TrainerCallback],
     say: Callable[[str], object],
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Train, measure and write; returns what was written to `metrics.json`."""
     set_seed(run.seed)
     model = _initial_model(run, recipe, data)
@@ -156,7 +158,7 @@ def _train(
     if trainer.state.global_step < trainer.state.max_steps:
         stop.raise_if_asked(f"at {run.name}, step {trainer.state.global_step} of {trainer.state.max_steps}")
     measured = trainer.measure(gradient=True, precisely=True)
-    if start_gap is not None and measured.get("gap", -math.inf) > start_gap:
+    if start and start_gap is not None and measured.get("gap", -math.inf) > start_gap:
         # The split is a network of this depth as well: of the two, the one nearer to the optimum is kept.
         model.load_state_dict(start)
         measured = trainer.measure(gradient=True, precisely=True)
@@ -183,7 +185,7 @@ def _train(
     return metrics
 
 
-def _initial_model(run: Run, recipe: Recipe, data: ClassificationData):
+def _initial_model(run: Run, recipe: Recipe, data: ClassificationData) -> DepthContinuationMixin:
     """A fresh network, or the parent's with its blocks split."""
     name = recipe.sweep.architecture
     config = build_config(name, run.depth, recipe.model, data)
@@ -232,7 +234,7 @@ def _advice(run: Run, error: Exception) -> str:
     return f"{run.folder / 'failure.json'} has the traceback"
 
 
-def _constants(run: Run, recipe: Recipe, config: CollapseConfig) -> dict[str, object]:
+def _constants(run: Run, recipe: Recipe, config: CollapseConfig) -> dict[str, Any]:
     """What a run's row says of its settings, whatever came of it; the λ are the config's, before depth scaling."""
     given = config.classifier_l2_coefficient
     return {
@@ -252,7 +254,7 @@ def _constants(run: Run, recipe: Recipe, config: CollapseConfig) -> dict[str, ob
     }
 
 
-def _summary(run: Run, metrics: dict[str, object]) -> str:
+def _summary(run: Run, metrics: dict[str, Any]) -> str:
     gap = f"gap {metrics['gap']:.4f}" if "gap" in metrics else f"objective {metrics['objective']:.4f}"
     return (
         f"{run.name}: {gap}, nc1 {metrics['nc1']:.4f}, train accuracy {metrics['train_accuracy']:.3f}, "

@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -12,6 +13,11 @@ from safetensors import SafetensorError
 from ..data import ClassificationData
 from ..training.saving import explained_write_errors
 from .files import read_json, sync_to_disk, write_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Network = TypeVar("Network", bound="PreTrainedModel")
 
 # In a checkpoint, the SHA-256 of its other files; written last, so that one without it was not written to its end.
 _HASHES = "sha256.json"
@@ -42,7 +48,13 @@ def last_checkpoint(folder: Path, say: Callable[[str], object] = lambda line: No
     return None
 
 
-def write_run(folder: Path, model, data: ClassificationData, log_history: list[dict], metrics: dict) -> None:
+def write_run(
+    folder: Path,
+    model: "PreTrainedModel",
+    data: ClassificationData,
+    log_history: list[dict[str, Any]],
+    metrics: dict[str, Any],
+) -> None:
     """Write the checkpoint, then `metrics.json`, which says that all of it is there, after a power cut too."""
     with explained_write_errors(folder):
         model.save_pretrained(folder)
@@ -62,7 +74,7 @@ def weights_sha256(folder: Path) -> dict[str, str]:
     return {path.name: _sha256(path) for path in sorted(folder.glob("*.safetensors"))}
 
 
-def check_weights(folder: Path, metrics: Mapping[str, object]) -> None:
+def check_weights(folder: Path, metrics: Mapping[str, Any]) -> None:
     """Check that a finished run's weights are those that it wrote.
 
     Args:
@@ -81,7 +93,7 @@ def check_weights(folder: Path, metrics: Mapping[str, object]) -> None:
             )
 
 
-def load_network(folder: Path, model_class: type):
+def load_network(folder: Path, model_class: type[Network]) -> Network:
     """Load a finished run's network, in float32, when its weights are those that the run wrote.
 
     Raises:

@@ -4,17 +4,22 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from transformers import PrinterCallback, TrainerCallback
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainingArguments
 from transformers.trainer_callback import ExportableState, TrainerState
 from transformers.trainer_utils import rotate_checkpoints
 
 from ..data import ClassificationData
+from ..models.regularized_objective import RegularizedObjectiveMixin
 from ..training.arguments import CollapseTrainingArguments
 from ..training.trainer import CollapseTrainer
 from .arguments import Recipe
 from .plan import Run, claim_folder
 from .run_folder import seal_checkpoint
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class RunClock(TrainerCallback, ExportableState):
@@ -29,7 +34,7 @@ class RunClock(TrainerCallback, ExportableState):
         """Wall-clock seconds in this run, over all its starts; a monotonic clock, which nobody sets back."""
         return self.before + time.monotonic() - self.started
 
-    def state(self) -> dict:
+    def state(self) -> dict[str, Any]:
         return {"args": {"seconds": self.seconds}, "attributes": {}}
 
 
@@ -43,7 +48,9 @@ class Beginning(TrainerCallback):
         self.recipe = recipe
         self.state: TrainerState | None = None
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         if state.is_world_process_zero:
             claim_folder(self.recipe)
         self.state = state
@@ -64,26 +71,30 @@ class RunTrainer(CollapseTrainer):
         """Of its `RunClock`, which a checkpoint replaces."""
         return next(c for c in self.callback_handler.callbacks if isinstance(c, RunClock)).seconds
 
-    def _run_epoch(self, *args, **kwargs):
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         # The Trainer looks whether it is done after a step, not before.
         if self.state.global_step < self.state.max_steps:
             super()._run_epoch(*args, **kwargs)
 
-    def _save_checkpoint(self, model, trial):
+    def _save_checkpoint(self, model: "nn.Module", trial: Any) -> None:
         # The Trainer would remove the older checkpoints before this one is sealed.
         kept, self.args.save_total_limit = self.args.save_total_limit, None
         super()._save_checkpoint(model, trial)
         self.args.save_total_limit = kept
         self.accelerator.wait_for_everyone()  # each process writes a file of its own
         if self.args.should_save:
-            folder = Path(self.args.output_dir)
+            folder = Path(self._get_output_dir(trial))
             seal_checkpoint(folder / f"checkpoint-{self.state.global_step}")
             best = self.state.best_model_checkpoint
             rotate_checkpoints(str(folder), save_total_limit=kept, best_model_checkpoint=best, use_mtime=True)
 
 
 def run_trainer(
-    run: Run, recipe: Recipe, data: ClassificationData, model, callbacks: Sequence[TrainerCallback]
+    run: Run,
+    recipe: Recipe,
+    data: ClassificationData,
+    model: RegularizedObjectiveMixin,
+    callbacks: Sequence[TrainerCallback],
 ) -> RunTrainer:
     """Return the trainer of a run, with a clock beside the callbacks."""
     trainer = RunTrainer(

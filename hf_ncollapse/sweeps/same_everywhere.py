@@ -1,12 +1,14 @@
 """All processes of a launch train one sweep on the same samples, whichever machines started them."""
 
+from collections.abc import Mapping
+
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
 from .plan import PRESENTATION
 
 
-def check_same_everywhere(settings: dict[str, dict[str, object]]) -> None:
+def check_same_everywhere(settings: Mapping[str, Mapping[str, object]]) -> None:
     """Compare settings between the processes; every process has to call this.
 
     Args:

@@ -186,7 +186,8 @@ class Schedule:
         """
         finished, failed = {run.name for run in self.finished}, set(self.failed)
         beside = {run.name for run in self.started}
-        ends, starting = [], []
+        ends: list[RunEnd] = []
+        starting: list[Run] = []
         for run in self.waiting:
             if len(starting) >= room:
                 break
@@ -226,7 +227,7 @@ class Schedule:
         Raises:
             Exception: what concerns more than this run.
         """
-        if end.status == "refused":
+        if end.error is not None:
             raise end.error
         run, line = end.run, end.line
         for runs in (self.waiting, self.started):

@@ -78,7 +78,7 @@ class CollapseTrainingArguments(TrainingArguments):
     polish_steps: float = field(
         default=0, metadata={"help": "The last steps, or share of them below 1, are by L-BFGS."}
     )
-    per_device_train_batch_size: int | None = field(  # type: ignore[assignment]  # None until `__post_init__`
+    per_device_train_batch_size: int = field(  # type: ignore[assignment]  # None until `__post_init__`
         default=None, metadata={"help": "Training samples a device and step: 128, or 10,000 with full_batch."}
     )
     per_device_eval_batch_size: int = field(default=1024, metadata={"help": "Samples a device and evaluation batch."})
@@ -92,7 +92,7 @@ class CollapseTrainingArguments(TrainingArguments):
         default=None, metadata={"help": "Arguments that may change the objective, by name, for example max_grad_norm."}
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         coupled_optimizer = self.optim if self.optim in COUPLED_OPTIMIZERS else None
         if coupled_optimizer is None:
             self.require_permission(

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import torch
-from torch.utils.data import DataLoader
-from transformers import Trainer
+from torch import nn
+from transformers import PreTrainedModel, Trainer
+from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging
 
 from ..inspection.forward_pass import forward_passes
@@ -63,7 +64,13 @@ class CollapseTrainer(Trainer):
     model: RegularizedObjectiveMixin
     train_dataset: Any  # of a length
 
-    def __init__(self, model=None, args: CollapseTrainingArguments | None = None, train_dataset=None, **kwargs):
+    def __init__(
+        self,
+        model: RegularizedObjectiveMixin | None = None,
+        args: CollapseTrainingArguments | None = None,
+        train_dataset: Any = None,
+        **kwargs: Any,
+    ):
         args = args if args is not None else CollapseTrainingArguments()
         if not isinstance(args, CollapseTrainingArguments):
             raise ValueError(f"args is a {type(args).__name__}; it takes CollapseTrainingArguments")
@@ -81,7 +88,9 @@ class CollapseTrainer(Trainer):
     # The exact objective
 
     @staticmethod
-    def get_optimizer_cls_and_kwargs(args, model=None):
+    def get_optimizer_cls_and_kwargs(  # type: ignore[override]  # arguments of the package
+        args: CollapseTrainingArguments, model: PreTrainedModel | None = None
+    ) -> tuple[Any, Any]:
         """Adam or SGD with coupled L2; others, once allowed by name, are transformers' own."""
         optimizer = COUPLED_OPTIMIZERS.get(args.optim)
         if optimizer is None:
@@ -91,7 +100,7 @@ class CollapseTrainer(Trainer):
         adam = {"betas": (args.adam_beta1, args.adam_beta2), "eps": args.adam_epsilon} if args.optim == "adam" else {}
         return optimizer, {"lr": args.learning_rate, "fused": True, **adam, **args.optimizer_options()}
 
-    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+    def create_optimizer(self, model: PreTrainedModel | None = None) -> torch.optim.Optimizer:
         """Create the optimiser, with one parameter group a λ, and check that it minimises the objective."""
         parameters = {name: p for name, p in (model or self.model).named_parameters() if p.requires_grad}
         expected = {id(p): self.model.l2_coefficient_of(name) for name, p in parameters.items()}
@@ -135,7 +144,9 @@ class CollapseTrainer(Trainer):
             )
         return optimizer
 
-    def create_scheduler(self, num_training_steps: int, optimizer=None):
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
         """As the Trainer's, over the steps before L-BFGS's, which have no learning rate."""
         return super().create_scheduler(num_training_steps - self.args.polishing(num_training_steps), optimizer)
 
@@ -153,7 +164,7 @@ class CollapseTrainer(Trainer):
         # Each process's share comes multiplied by their number, for gradients that are averaged.
         return self.accelerator.reduce(self._step_fit[1], "mean").item()
 
-    def train(self, *args, **kwargs):
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """As the Trainer's; after L-BFGS the model is the best point that it saw."""
         with _looked_for_once("lomo_optim"):
             output = super().train(*args, **kwargs)
@@ -161,23 +172,30 @@ class CollapseTrainer(Trainer):
             lbfgs.eval()
         return output
 
-    def _get_grad_norm(self, model, grad_norm=None):
+    def _get_grad_norm(
+        self, model: nn.Module, grad_norm: torch.Tensor | float | None = None
+    ) -> torch.Tensor | float | None:
         """Without clipping nobody reads the norm, which the Trainer would compute at every step."""
         return grad_norm
 
-    def floating_point_ops(self, inputs) -> int:
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Six a weight and input value, as transformers estimates; the weights, which do not change, counted once."""
         if self._num_weights is None:
             self._num_weights = sum(parameter.numel() for parameter in self.model.parameters())
         return 6 * inputs[self.model.main_input_name].numel() * self._num_weights
 
-    def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
+    def training_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        num_items_in_batch: torch.Tensor | float | None = None,
+    ) -> torch.Tensor:
         """One forward and backward pass; stops every process at the first loss that is not finite."""
         if len(inputs["labels"]) == 0:
             # An empty share, which not every layer takes: a made-up sample divided by ∞ gives gradients of zero.
             inputs = {name: value.new_ones((1, *value.shape[1:])) for name, value in inputs.items()}
             num_items_in_batch = math.inf
-        loss = super().training_step(model, inputs, num_items_in_batch)
+        loss = super().training_step(model, inputs, num_items_in_batch)  # type: ignore[arg-type]  # or ∞
         finite = torch.isfinite(loss)
         if self.args.world_size > 1:
             # All processes must stop together, or the others would wait for this one for ever.
@@ -191,18 +209,22 @@ class CollapseTrainer(Trainer):
             self._step_fit = step, fit
         return loss
 
-    def _save_checkpoint(self, model, trial):
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """As the Trainer's, of L-BFGS's best point, and with one kind of error for what cannot be written."""
         if lbfgs := self._searching:
             lbfgs.eval()
-        with explained_write_errors(self.args.output_dir):
+        with explained_write_errors(cast(str, self.args.output_dir)):  # has a name by now
             super()._save_checkpoint(model, trial)
 
     # Data
 
     def _loader(
-        self, dataset, device_batch_size: int, seed: int | None = None, processes: tuple[int, int] | None = None
-    ) -> DataLoader:
+        self,
+        dataset: Any,  # of a length
+        device_batch_size: int,
+        seed: int | None = None,
+        processes: tuple[int, int] | None = None,
+    ) -> BatchLoader:
         """`processes` is this one's index and how many share the data set; those of this launch by default."""
         index, count = processes or (self.args.process_index, self.args.world_size)
         sampler = ProcessBatchSampler(len(dataset), device_batch_size * count, index, count, seed)
@@ -214,26 +236,28 @@ class CollapseTrainer(Trainer):
             pin_memory=self.args.dataloader_pin_memory,
         )
 
-    def _collate(self, rows):
+    def _collate(self, rows: Any) -> Mapping[str, torch.Tensor]:
         return rows if isinstance(rows, Mapping) else self.data_collator(rows)
 
-    def get_train_dataloader(self) -> DataLoader:
+    def get_train_dataloader(self) -> BatchLoader:
         """Batches of the training set, shuffled by the seed and the epoch; in its order for `full_batch`."""
         if self.train_dataset is None:
             raise ValueError("train_dataset is None; training takes a dataset")
         seed: int | None = self.args.seed if self.args.data_seed is None else self.args.data_seed
         if self.args.full_batch:
             seed = None
-        return self._loader(self.train_dataset, cast(int, self.args.per_device_train_batch_size), seed)
+        return self._loader(self.train_dataset, self.args.per_device_train_batch_size, seed)
 
-    def get_eval_dataloader(self, eval_dataset=None) -> DataLoader:
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> BatchLoader:
         """Batches of a dataset in its order, each sample once over all processes."""
         dataset = eval_dataset if eval_dataset is not None else self.eval_dataset
         return self._loader(dataset, self.args.per_device_eval_batch_size)
 
     # Measurement
 
-    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
         """Measure objective, gap and collapse on the training set, and accuracy on `eval_dataset`; log and return.
 
         Returns:
@@ -247,7 +271,9 @@ class CollapseTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def measure(self, eval_dataset=None, *, gradient: bool = False, precisely: bool = False) -> dict[str, float]:
+    def measure(
+        self, eval_dataset: Any = None, *, gradient: bool = False, precisely: bool = False
+    ) -> dict[str, float]:
         """Return what `evaluate` logs, by its plain names, without logging it.
 
         Args:
@@ -269,7 +295,7 @@ class CollapseTrainer(Trainer):
                 held.enter_context(_in_float64(self.model))
             return self._measure(eval_dataset, gradient=gradient and not is_sharded)
 
-    def _measure(self, eval_dataset, *, gradient: bool) -> dict[str, float]:
+    def _measure(self, eval_dataset: Any, *, gradient: bool) -> dict[str, float]:
         sums = self._pass_over(self.train_dataset)
         optimum = self._find_optimum(sums)
         measured = network_measures(self.model, sums, optimum, splits_gap=not self._conflicts)
@@ -280,7 +306,7 @@ class CollapseTrainer(Trainer):
             measured["relative_gradient"] = self._relative_gradient()
         return measured
 
-    def _pass_over(self, dataset) -> NetworkSums:
+    def _pass_over(self, dataset: Any) -> NetworkSums:
         """The sums of a data set over all processes."""
         sums = NetworkSums(self.model.config, self.args.device)
         for _, labels, output in forward_passes(self.model, self._labelled(dataset)):
@@ -292,7 +318,7 @@ class CollapseTrainer(Trainer):
             raise NonFiniteLossError(self.state.global_step)
         return sums
 
-    def _labelled(self, dataset) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]:
+    def _labelled(self, dataset: Any) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]:
         """This process's batches of a data set that hold samples, as inputs and labels."""
         for batch in self.get_eval_dataloader(dataset):
             inputs = dict(batch)

@@ -24,14 +24,15 @@ def make_engine(arguments: EngineArguments) -> Callable[[Sweep], Engine]:
         from .workers import Workers
 
         return functools.partial(Workers, count=arguments.workers)
+    cluster: Callable[[Sweep, EngineArguments], Engine]
     try:
         if arguments.engine == "ray":
-            from .ray_tasks import RayTasks as Cluster
+            from .ray_tasks import RayTasks as cluster
         else:
-            from .slurm_jobs import SlurmJobs as Cluster
+            from .slurm_jobs import SlurmJobs as cluster
     except ImportError as error:
         raise ImportError(
             f"engine is {arguments.engine!r}, whose package is missing ({error}); "
             f"pip install 'hf_ncollapse[{arguments.engine}]'"
         ) from error
-    return functools.partial(Cluster, arguments=arguments)
+    return lambda sweep: cluster(sweep, arguments)

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 from ...data import ClassificationData
 from ..arguments import Recipe
@@ -46,10 +47,10 @@ class Engine(abc.ABC):
     def __init__(self, sweep: Sweep):
         self.sweep = sweep
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         return None
 
     @property

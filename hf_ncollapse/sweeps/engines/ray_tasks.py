@@ -3,7 +3,9 @@
 import functools
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 import ray
 from ray.exceptions import RayError
@@ -35,7 +37,7 @@ class RayTasks(Engine):
         self.arguments = arguments
         self._runs: dict[ray.ObjectRef, Run] = {}
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         taken_over = {name: value for name, value in os.environ.items() if name.startswith(_TAKEN_OVER)}
         address = self.arguments.address
         environment = {"env_vars": taken_over} if address not in (None, "local") else None
@@ -50,19 +52,19 @@ class RayTasks(Engine):
         self._task = ray.remote(max_retries=0, **resources)(_train)
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         ray.shutdown()
 
     @property
-    def room(self):
+    def room(self) -> int:
         return (self.arguments.workers or sys.maxsize) - len(self._runs)
 
-    def start(self, runs):
+    def start(self, runs: Sequence[Run]) -> None:
         for run in runs:
             task = self._task.remote(run, self.sweep.recipe, Path.cwd(), self._mark)
             self._runs[task] = run
 
-    def ended(self, patience):
+    def ended(self, patience: float) -> list[RunEnd]:
         ready, _ = ray.wait(list(self._runs), num_returns=1, timeout=patience)
         ends = []
         for task in ready:
@@ -73,7 +75,7 @@ class RayTasks(Engine):
                 ends.append(RunEnd(run, "lost", reason=f"its task was lost ({type(error).__name__})"))
         return ends
 
-    def stop(self):
+    def stop(self) -> list[RunEnd]:
         for task in self._runs:
             ray.cancel(task)
         ends = []

@@ -3,6 +3,7 @@
 import math
 import sys
 import time
+from collections.abc import Sequence
 
 import submitit
 from submitit.core.utils import DelayedSubmission, FailedJobError, UncompletedJobError
@@ -43,17 +44,17 @@ class SlurmJobs(Engine):
         self._training = Training(sweep.recipe, folder_mark(sweep.recipe.folder))
 
     @property
-    def room(self):
+    def room(self) -> int:
         return sys.maxsize if self.orders_parents else self.most - len(self._jobs)
 
-    def start(self, runs):
+    def start(self, runs: Sequence[Run]) -> None:
         known = {*self._jobs, *(run.name for run in runs)}
         waits = [run for run in runs if run.parent is not None and run.parent.name in known]
         # What can begin now is one array, of all depths.
         self._submit([run for run in runs if run not in waits], [])
         for depth in sorted({run.depth for run in runs}):
             ordered = [run for run in runs if run.depth == depth and run.name not in self._jobs]
-            self._submit(ordered, [self._jobs[run.parent.name][1].job_id for run in ordered])
+            self._submit(ordered, [self._jobs[run.parent.name][1].job_id for run in ordered if run.parent])
 
     def _submit(self, runs: list[Run], parents: list[str]) -> None:
         if not runs:
@@ -63,7 +64,7 @@ class SlurmJobs(Engine):
         for run, job in zip(runs, self._executor.map_array(self._training, runs), strict=True):
             self._jobs[run.name] = run, job
 
-    def ended(self, patience):
+    def ended(self, patience: float) -> list[RunEnd]:
         deadline = time.monotonic() + patience
         while not (done := [name for name, (_, job) in self._jobs.items() if job.done()]):
             if time.monotonic() > deadline:
@@ -78,7 +79,7 @@ class SlurmJobs(Engine):
             reason = f"its job {job.job_id} ended without a result ({job.state}; {job.paths.stderr})"
             return RunEnd(run, "lost", reason=reason)
 
-    def stop(self):
+    def stop(self) -> list[RunEnd]:
         for _, job in self._jobs.values():
             job.cancel()
         ends = []

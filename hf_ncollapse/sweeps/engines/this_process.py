@@ -2,25 +2,27 @@
 
 import gc
 import time
+from collections.abc import Sequence
 
-from ..run import train_one
+from ..plan import Run
+from ..run import RunEnd, train_one
 from .engine import Engine
 
 
 class ThisProcess(Engine):
     """Trains where it is called, in every process of a distributed launch together."""
 
-    _run = None
+    _run: Run | None = None
 
     @property
-    def room(self):
+    def room(self) -> int:
         return int(self._run is None)
 
-    def start(self, runs):
+    def start(self, runs: Sequence[Run]) -> None:
         for run in runs:
             self._run = run
 
-    def ended(self, patience):
+    def ended(self, patience: float) -> list[RunEnd]:
         if self._run is None:
             time.sleep(patience)
             return []

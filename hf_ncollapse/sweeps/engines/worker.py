@@ -43,7 +43,7 @@ def main(descriptor: int) -> None:
             gc.collect()  # of networks and trainers, which point to each other, before the next run takes memory
 
 
-def _listen(connection: Connection, runs: queue.Queue, stop: StopRequest) -> None:
+def _listen(connection: Connection, runs: queue.Queue[Run], stop: StopRequest) -> None:
     """Pass on runs as they come; without the one that sends them, the worker saves and ends too."""
     try:
         while True:

@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
-from multiprocessing.connection import Connection, Pipe, wait
+from collections.abc import Sequence
+from multiprocessing.connection import Pipe, wait
+from typing import cast
 
 import torch
 
@@ -24,7 +26,8 @@ class Worker:
     """
 
     def __init__(self, index: int, count: int, sweep: Sweep):
-        self.index, self.run = index, None
+        self.index = index
+        self.run: Run | None = None
         self.connection, other = Pipe()
         # In a session of its own, so that a Ctrl-C in the terminal reaches the one that schedules alone.
         self.process = subprocess.Popen(  # noqa: S603 - this interpreter, with a number
@@ -42,13 +45,13 @@ class Worker:
             self.connection.send(message)
 
     def receive(self) -> RunEnd:
-        """The end of its run, which is lost where it died."""
+        """The end of the run that it was sent, which is lost where it died."""
         try:
             return self.connection.recv()
         except (EOFError, OSError):
             code = self.process.wait()
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-            return RunEnd(self.run, "lost", reason=f"its worker {how}")
+            return RunEnd(cast(Run, self.run), "lost", reason=f"its worker {how}")
 
     def close(self, patience: float = 10.0) -> None:
         """Let it save and end, or kill it after `patience` seconds."""
@@ -93,7 +96,7 @@ class Workers(Engine):
         self.count = count
         self._workers: list[Worker] = []
 
-    def __exit__(self, kind, *exception):
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         for worker in self._workers:
             worker.connection.close()
         is_second_signal = kind is not None and issubclass(kind, KeyboardInterrupt) and self._busy
@@ -101,14 +104,14 @@ class Workers(Engine):
             worker.close(patience=0.0 if is_second_signal else 10.0)
 
     @property
-    def room(self):
+    def room(self) -> int:
         return self.count - len(self._busy)
 
     @property
     def _busy(self) -> list[Worker]:
         return [worker for worker in self._workers if worker.run is not None]
 
-    def start(self, runs: list[Run]):
+    def start(self, runs: Sequence[Run]) -> None:
         for run in runs:
             worker = next((worker for worker in self._workers if worker.run is None), None)
             if worker is None:
@@ -118,11 +121,10 @@ class Workers(Engine):
             worker.run = run
             worker.send(run)
 
-    def ended(self, patience):
+    def ended(self, patience: float) -> list[RunEnd]:
         ends = []
-        by_connection: dict[Connection, Worker] = {worker.connection: worker for worker in self._busy}
-        for connection in wait(by_connection, patience):
-            worker = by_connection[connection]
+        ready = wait([worker.connection for worker in self._busy], patience)
+        for worker in [worker for worker in self._busy if worker.connection in ready]:
             ends.append(end := worker.receive())
             worker.run = None
             if end.status in ("lost", "stopped"):
@@ -130,7 +132,7 @@ class Workers(Engine):
                 self._workers.remove(worker)
         return ends
 
-    def stop(self):
+    def stop(self) -> list[RunEnd]:
         for worker in self._workers:
             worker.send(self.sweep.stop.signal_number)
         ends = []
