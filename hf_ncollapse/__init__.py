@@ -88,11 +88,11 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> object:
     if name not in _PUBLIC_NAMES:
         raise AttributeError(f"module 'hf_ncollapse' has no attribute {name!r}; it has {', '.join(__all__)}")
     return getattr(importlib.import_module(_PUBLIC_NAMES[name]), name)
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return __all__

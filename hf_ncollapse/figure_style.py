@@ -1,14 +1,21 @@
 """One look for every figure: colours, markers, type, axes and files."""
 
+import contextlib
 import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.typing import RcKeyType
 
 # Width of a column of a two-column paper, in inches.
 COLUMN_WIDTH = 3.3
@@ -24,7 +31,7 @@ SERIES = (("vermillion", "s"), ("blue", "o"), ("green", "^"), ("orange", "D"), (
 CLASSES = (
     "#3f90da", "#ffa90e", "#bd1f01", "#0a7a4b", "#832db6", "#6fd08c", "#e76300", "#00a087", "#b5409a", "#6fdbe0",
 )  # fmt: skip
-_RC = {
+_RC: "dict[RcKeyType, object]" = {
     "font.family": "DejaVu Sans", "font.size": 8, "axes.labelsize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7,
     "legend.fontsize": 7, "axes.titlesize": 8, "legend.frameon": False, "legend.handlelength": 1.6,
     "legend.borderaxespad": 0.3, "legend.labelspacing": 0.35, "text.color": INK, "axes.edgecolor": INK,
@@ -38,12 +45,12 @@ _RC = {
 _LEFT_OUT = {"png": "Software", "svg": "Date", "pdf": "CreationDate"}
 
 
-def styled():
+def styled() -> contextlib.AbstractContextManager[None]:
     """A context in which figures are made and saved; nothing outside it changes."""
     return matplotlib.rc_context(_RC)
 
 
-def new_figure(height: float, rows: int = 1, columns: int = 1, **subplots) -> tuple[Figure, np.ndarray]:
+def new_figure(height: float, rows: int = 1, columns: int = 1, **subplots: Any) -> tuple[Figure, np.ndarray]:
     """Return a figure of one column's width and its axes, always as a flat array."""
     layout = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, hspace=0.03, wspace=0.03)
     figure = Figure(figsize=(COLUMN_WIDTH, height), layout=layout)
@@ -64,7 +71,12 @@ def encoded(figure: Figure, *formats: str) -> dict[str, bytes]:
     return files
 
 
-def legend_above(figure: Figure, handles=None, labels=None, per_row: int = 5) -> None:
+def legend_above(
+    figure: Figure | SubFigure,
+    handles: "Sequence[Artist] | None" = None,
+    labels: Sequence[str] | None = None,
+    per_row: int = 5,
+) -> None:
     """A legend over the panels, with its entries spread evenly over as few rows as hold them.
 
     Args:
@@ -72,7 +84,7 @@ def legend_above(figure: Figure, handles=None, labels=None, per_row: int = 5) ->
         handles, labels: as matplotlib's.
         per_row: entries that fit.
     """
-    if handles is None:
+    if handles is None or labels is None:
         entries = [entry for axes in figure.axes for entry in zip(*axes.get_legend_handles_labels(), strict=True)]
         handles, labels = zip(*sorted(entries, key=lambda entry: isinstance(entry[0], Line2D)), strict=True)
     rows = -(-len(labels) // per_row)

@@ -1,17 +1,20 @@
 """Objective, optimum, gap, collapse, gradient and curvature of one network in float64, written straight from the
 definitions: nothing here is shared with the code that trains and measures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ..models.collapse_config import CollapseConfig
 from ..models.regularized_objective import RegularizedObjectiveMixin
 from ..models.residual_layers import feature_norm
 from ..theory import gufm_optimum, split_gap
 from .curvature import smallest_curvature
+
+Batches = Sequence[Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -34,9 +37,9 @@ class Certificate:
 
 def certify_network(
     model: RegularizedObjectiveMixin,
-    batches: Sequence[Mapping[str, Tensor]],
+    batches: Batches,
     *,
-    test_batches: Sequence[Mapping[str, Tensor]] = (),
+    test_batches: Batches = (),
     conflicts: list[list[int]] | None = None,
     curvature_steps: int = 40,
 ) -> Certificate:
@@ -58,7 +61,13 @@ def certify_network(
         model.to(dtype).train(was_training)
 
 
-def _certify(model, batches, test_batches, conflicts, curvature_steps) -> Certificate:
+def _certify(
+    model: RegularizedObjectiveMixin,
+    batches: Batches,
+    test_batches: Batches,
+    conflicts: list[list[int]] | None,
+    curvature_steps: int,
+) -> Certificate:
     config = model.config
     features, labels = _features(model, batches)
     classifier, bias = model.classifier.weight.detach(), model.classifier.bias
@@ -89,7 +98,7 @@ def _certify(model, batches, test_batches, conflicts, curvature_steps) -> Certif
     l2_of = {id(weight): l2 for part in penalised for weight, l2 in part}
     l2_coefficients = [l2_of.get(id(p), 0.0) for p in parameters]
 
-    def fit_gradients(create_graph: bool = False):
+    def fit_gradients(create_graph: bool = False) -> Iterator[tuple[Tensor, ...]]:
         """The batches' shares of the fit's gradient; they sum to it."""
         for batch in batches:
             share = _losses(model(**_inputs(batch)).logits, batch["labels"], config.loss).sum() / len(labels)
@@ -119,23 +128,23 @@ def _inputs(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def _features(model, batches) -> tuple[Tensor, Tensor]:
+def _features(model: RegularizedObjectiveMixin, batches: Batches) -> tuple[Tensor, Tensor]:
     """All features (N, d) and labels (N,)."""
     features = torch.cat([model(**_inputs(batch)).features for batch in batches])
     return features, torch.cat([batch["labels"] for batch in batches])
 
 
-def _penalised(model) -> tuple[list[tuple[Tensor, float]], list[tuple[Tensor, float]]]:
+def _penalised(model: RegularizedObjectiveMixin) -> tuple[list[tuple[Tensor, float]], list[tuple[Tensor, float]]]:
     """The blocks' weights and the classifier's, each with its λ at this depth."""
     config = model.config
-    blocks = len(model.network.layers)
+    layers = model.base_model.layers
     l2 = config.l2_coefficient
     classifier_l2 = l2 if config.classifier_l2_coefficient is None else config.classifier_l2_coefficient
     if config.l2_depth_scaling != "constant":
-        l2 /= blocks
+        l2 /= len(layers)
     if config.l2_depth_scaling == "inverse_all":
-        classifier_l2 /= blocks
-    matrices = [parameter for parameter in model.network.layers.parameters() if parameter.ndim == 2]
+        classifier_l2 /= len(layers)
+    matrices = [parameter for parameter in layers.parameters() if parameter.ndim == 2]
     return [(matrix, l2) for matrix in matrices], [(model.classifier.weight, classifier_l2)]
 
 
@@ -147,7 +156,7 @@ def _losses(logits: Tensor, labels: Tensor, loss: str) -> Tensor:
     return ((logits.square().sum(1) - own.square()) + (own - 1).square()) / 2
 
 
-def _collapse(features: Tensor, labels: Tensor, classifier: Tensor, config) -> dict[str, float]:
+def _collapse(features: Tensor, labels: Tensor, classifier: Tensor, config: CollapseConfig) -> dict[str, float]:
     """NC1, NC2 and NC3 of definition 3.4, from deviations and not from sums of squares."""
     num_classes = config.num_labels
     means = torch.stack([features[labels == k].mean(0) for k in range(num_classes)])
@@ -166,7 +175,16 @@ def _collapse(features: Tensor, labels: Tensor, classifier: Tensor, config) -> d
     }
 
 
-def _distance(measured, features, labels, logits, classifier, config, classifier_l2, conflicts) -> dict[str, float]:
+def _distance(
+    measured: Mapping[str, float],
+    features: Tensor,
+    labels: Tensor,
+    logits: Tensor,
+    classifier: Tensor,
+    config: CollapseConfig,
+    classifier_l2: float,
+    conflicts: list[list[int]] | None,
+) -> dict[str, float]:
     """J*, the gap, its exact split and what that proves; nothing where the theory has no J*."""
     counts = torch.bincount(labels, minlength=config.num_labels)
     try:

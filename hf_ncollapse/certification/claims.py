@@ -4,11 +4,12 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import ModelCard, snapshot_download
 
-from ..data import DataArguments, load_classification_data
+from ..data import DataArguments, TensorDataset, TokenDataset, load_classification_data
 from ..quantities import digits, title
 from ..sweeps.architectures import architecture_named
 from ..sweeps.files import read_json
@@ -118,7 +119,7 @@ def _verify(folder: Path, curvature_steps: int) -> Verification:
     certificate = certify_network(
         model,
         train,
-        test_batches=() if data.test is None else _batches(data.test),
+        test_batches=_batches(data.test),
         conflicts=conflicting_label_counts(train, model.config.num_labels),
         curvature_steps=curvature_steps,
     )
@@ -126,18 +127,18 @@ def _verify(folder: Path, curvature_steps: int) -> Verification:
     return Verification(folder, certificate, [check for checks in claims for check in checks])
 
 
-def _batches(dataset) -> list[dict[str, torch.Tensor]]:
+def _batches(dataset: TensorDataset | TokenDataset) -> list[dict[str, torch.Tensor]]:
     return [dataset.batch(indices) for indices in torch.arange(len(dataset)).split(_BATCH_SIZE)]
 
 
-def _weights(folder: Path, metrics: dict) -> Iterator[Check]:
+def _weights(folder: Path, metrics: dict[str, Any]) -> Iterator[Check]:
     claimed = metrics.get("weights_sha256", {})
     found = weights_sha256(folder)
     for name in sorted(set(claimed) | set(found)):
         yield Check("metrics.json", name, claimed.get(name), found.get(name), claimed.get(name) == found.get(name))
 
 
-def _numbers(metrics: dict, certificate: Certificate) -> Iterator[Check]:
+def _numbers(metrics: dict[str, Any], certificate: Certificate) -> Iterator[Check]:
     objective = abs(certificate.measured["objective"])
     for name, found in certificate.measured.items():
         claimed = metrics.get(name)
@@ -148,7 +149,7 @@ def _numbers(metrics: dict, certificate: Certificate) -> Iterator[Check]:
         yield Check("metrics.json", name, claimed, found, holds)
 
 
-def _row(folder: Path, metrics: dict) -> Iterator[Check]:
+def _row(folder: Path, metrics: dict[str, Any]) -> Iterator[Check]:
     """The run's row of the sweep's table, digit by digit."""
     sweep = folder.resolve().parent.parent
     if not ((sweep / "sweep.json").is_file() and (sweep / "results.csv").is_file()):
@@ -164,7 +165,7 @@ def _row(folder: Path, metrics: dict) -> Iterator[Check]:
             yield Check("results.csv", str(name), claimed, found, float(claimed) == found)
 
 
-def _card(folder: Path, metrics: dict) -> Iterator[Check]:
+def _card(folder: Path, metrics: dict[str, Any]) -> Iterator[Check]:
     """The card's `model-index`, digit by digit, and the first column of facts, as it rounds them."""
     if not (folder / "README.md").is_file():
         return

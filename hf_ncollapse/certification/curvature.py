@@ -1,13 +1,13 @@
 """The smallest curvature of an objective, from Hessian-vector products."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 
 def smallest_curvature(
-    hessian_product: Callable[[list[Tensor]], list[Tensor]], parameters: list[Tensor], steps: int
+    hessian_product: Callable[[list[Tensor]], list[Tensor]], parameters: Sequence[Tensor], steps: int
 ) -> tuple[float, float]:
     """Return the smallest Ritz value of the Hessian and its residual, after Lanczos with full reorthogonalisation.
 

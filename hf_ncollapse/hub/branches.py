@@ -1,8 +1,9 @@
 """What the branches of a publication hold already, and whether this package put it there."""
 
 from dataclasses import dataclass, field
+from typing import cast
 
-from huggingface_hub import HfApi, constants, hf_hub_url
+from huggingface_hub import DatasetInfo, HfApi, ModelInfo, SpaceInfo, constants, hf_hub_url
 from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
 from ..sweeps.plan import differences
@@ -25,7 +26,7 @@ class Branch:
 
     commit: str
     private: bool
-    files: dict[str, str]
+    files: dict[str, str | None]
     manifest: Manifest | None
 
     @property
@@ -52,25 +53,28 @@ class Branches:
             RepositoryNotFoundError, RevisionNotFoundError: there is none.
             HfHubHTTPError, ConnectionError: the Hub answered something else, or nothing.
         """
-        where = {"repo_id": state.repo_id, "repo_type": state.kind}
-        info = self.api.repo_info(**where, revision=state.branch, files_metadata=True)
-        # An answer without them says nothing of what would be overwritten: a TypeError, as other odd answers.
+        answer = self.api.repo_info(state.repo_id, repo_type=state.kind, revision=state.branch, files_metadata=True)
+        info = cast(ModelInfo | DatasetInfo | SpaceInfo, answer)
+        if info.sha is None or info.siblings is None:
+            raise TypeError("it does not say what would be overwritten")  # as other odd answers
         files = {
             file.rfilename: file.lfs.sha256 if file.lfs else file.blob_id
             for file in info.siblings
             if file.rfilename not in _WRITTEN_BY_THE_HUB
         }
-        if state.kind == "space" and list(files) == ["README.md"] and self._is_new(where):
+        if state.kind == "space" and list(files) == ["README.md"] and self._is_new(state):
             files = {}  # the Hub writes a README.md into a new Space
         if info.sha not in self._manifests:
-            self._manifests[info.sha] = self._manifest(where, info.sha) if MANIFEST in files else None
-        return Branch(info.sha, info.private, files, self._manifests[info.sha])
+            self._manifests[info.sha] = self._manifest(state, info.sha) if MANIFEST in files else None
+        return Branch(info.sha, bool(info.private), files, self._manifests[info.sha])
 
-    def _is_new(self, where: dict[str, str]) -> bool:
-        return len(self.api.list_repo_commits(**where)) == 1
+    def _is_new(self, state: RepositoryState) -> bool:
+        return len(self.api.list_repo_commits(state.repo_id, repo_type=state.kind)) == 1
 
-    def _manifest(self, where: dict[str, str], commit: str) -> Manifest | None:
-        address = hf_hub_url(**where, filename=MANIFEST, revision=commit, endpoint=self.api.endpoint)
+    def _manifest(self, state: RepositoryState, commit: str) -> Manifest | None:
+        address = hf_hub_url(
+            state.repo_id, MANIFEST, repo_type=state.kind, revision=commit, endpoint=self.api.endpoint
+        )
         answer = get_session().get(
             address,
             headers=build_hf_headers(token=self.api.token),

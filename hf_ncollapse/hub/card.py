@@ -1,8 +1,10 @@
 """Model and results cards, made from a sweep's results and from nothing else."""
 
-from functools import cache
+import functools
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import pandas as pd
@@ -178,7 +180,7 @@ def write_cards(folder: str | Path, output: str | Path, namespace: str, *, parti
     tables = (sweep.folder / name for name in ("results.csv", "summary.json"))
     contents |= {table.name: table.read_bytes() for table in tables if table.is_file()}
     for name, content in contents.items():
-        write_atomically(output / name, lambda temporary, content=content: temporary.write_bytes(content))
+        write_atomically(output / name, functools.partial(Path.write_bytes, data=content))
     return [output / name for name in contents]
 
 
@@ -187,7 +189,7 @@ def _rendered(name: str, card_data: CardData, **values: object) -> str:
     return _template(name).render(card_data=header.rstrip("\n"), **values)
 
 
-@cache
+@functools.cache
 def _template(name: str) -> jinja2.Template:
     source = files("hf_ncollapse.hub").joinpath(f"templates/{name}.md.jinja").read_text(encoding="utf-8")
     return jinja2.Template(source, undefined=jinja2.StrictUndefined)
@@ -218,7 +220,7 @@ def _dataset_in_words(name: str) -> str:
     return PACKAGED_SETS[name].title if name in PACKAGED_SETS else code_span(name)
 
 
-def _task(config: dict) -> tuple[str, str]:
+def _task(config: dict[str, Any]) -> tuple[str, str]:
     architecture = config["architectures"][0]
     for ending, task in _TASKS.items():
         if architecture.endswith(ending):
@@ -226,7 +228,9 @@ def _task(config: dict) -> tuple[str, str]:
     raise ValueError(f"config.json names {architecture}; a card is for {' or '.join(_TASKS)}")
 
 
-def _evaluations(row: dict, task: str, dataset_title: str, hub_id: str | None, test_name: str) -> list[EvalResult]:
+def _evaluations(
+    row: dict[str, Any], task: str, dataset_title: str, hub_id: str | None, test_name: str
+) -> list[EvalResult]:
     # A packaged part of a Hub data set is called by its own name: its samples are not that data set's splits.
     dataset = hub_id if hub_id is not None and test_name == "test" else str(row["dataset"])
 
@@ -251,7 +255,7 @@ def _evaluations(row: dict, task: str, dataset_title: str, hub_id: str | None, t
     return found
 
 
-def _optimum_sentence(row: dict) -> str:
+def _optimum_sentence(row: dict[str, Any]) -> str:
     if row["gap"] is None:
         return "No optimum J* is known for these data, so there is no gap."
     return (
@@ -261,7 +265,7 @@ def _optimum_sentence(row: dict) -> str:
     )
 
 
-def _l2_sentence(row: dict) -> str:
+def _l2_sentence(row: dict[str, Any]) -> str:
     """The two λ at this depth."""
     names = ("l2_coefficient", "classifier_l2_coefficient", "l2_depth_scaling")
     config = CollapseConfig(num_hidden_layers=int(row["depth"]), **{name: row[name] for name in names})
@@ -292,7 +296,7 @@ def _model_entry(sweep: SweepFolder, depth: int, namespace: str) -> dict[str, ob
     return {"repo_id": repo_id, "url": f"{WEBSITE}/{repo_id}", "depth": depth, "branches": branches}
 
 
-def _depth_table(by_depth: list[dict], quantities: tuple[str, ...]) -> str:
+def _depth_table(by_depth: list[dict[str, Any]], quantities: tuple[str, ...]) -> str:
     names = [name for name in quantities if any(row.get(name) is not None for row in by_depth)]
     return _table(
         [title("depth"), "seeds", *map(title, names)],
@@ -300,7 +304,7 @@ def _depth_table(by_depth: list[dict], quantities: tuple[str, ...]) -> str:
     )
 
 
-def _slopes_table(summary: dict) -> str:
+def _slopes_table(summary: dict[str, Any]) -> str:
     """Measured slopes, over all depths and over the deepest, beside the expected ones."""
     deepest, expected = summary["deepest_slopes"] or {}, summary["expected_slopes"]
     rows = []
@@ -323,7 +327,7 @@ def _paper_table(panel: PaperPanel, results: pd.DataFrame, depths: list[int]) ->
     return _table(["quantity", *headings], [list(row) for row in beside_the_paper(panel, results)])
 
 
-def _mean_and_deviation(row: dict, name: str) -> str:
+def _mean_and_deviation(row: dict[str, Any], name: str) -> str:
     deviation = deviation_digits(row.get(f"{name}_std"), row.get(name))
     return digits(row.get(name)) + (f" ± {deviation}" if deviation else "")
 
@@ -332,6 +336,6 @@ def _signed(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}".replace("-", "−")
 
 
-def _table(headings: list[str], rows: list[list]) -> str:
+def _table(headings: list[str], rows: Sequence[Sequence[object]]) -> str:
     lines = [headings, ["---"] * len(headings), *([digits(cell) for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -2,6 +2,7 @@
 
 from importlib.metadata import distribution
 from pathlib import Path
+from typing import cast
 
 from .sweep_folder import SweepFolder
 
@@ -28,8 +29,8 @@ def explorer_files(sweep: SweepFolder) -> dict[str, Path | bytes]:
         if path.is_file() and not {"__pycache__", "recipes", "explorer"} & set(name.parts):
             files[f"hf_ncollapse/{name.as_posix()}"] = path
     package = distribution("hf_ncollapse")
-    files[f"hf_ncollapse-{package.version}.dist-info/METADATA"] = package.read_text("METADATA").encode()
-    needed = [requirement for requirement in package.requires if "extra ==" not in requirement]
+    files[f"hf_ncollapse-{package.version}.dist-info/METADATA"] = cast(str, package.read_text("METADATA")).encode()
+    needed = [requirement for requirement in package.requires or () if "extra ==" not in requirement]
     files["requirements.txt"] = "".join(f"{requirement}\n" for requirement in needed).encode()
     return files
 

@@ -5,6 +5,7 @@ import os
 import re
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import get_collection, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
@@ -76,17 +77,17 @@ class PublishedSweep(TrainedSweep):
         """Its id on the Hub."""
         return f"{self.namespace}/{self.name}"
 
-    def _where(self, depth: int, seed: int) -> dict[str, object]:
+    def _where(self, depth: int, seed: int) -> dict[str, Any]:
         return {
             "pretrained_model_name_or_path": model_repo(self.namespace, self.name, depth),
             "revision": seed_branch(seed),
             "trust_remote_code": False,
         }
 
-    def _checked_config(self, where: dict[str, object], depth: int) -> dict[str, object]:
+    def _checked_config(self, where: dict[str, Any], depth: int) -> dict[str, Any]:
         return read_published_config(str(where["pretrained_model_name_or_path"]), str(where["revision"]), depth)
 
-    def _check_weights(self, where: dict[str, object], depth: int) -> None:
+    def _check_weights(self, where: dict[str, Any], depth: int) -> None:
         check_published_network(str(where["pretrained_model_name_or_path"]), str(where["revision"]), depth)
 
 
@@ -108,7 +109,7 @@ def load_sweep(name: str | os.PathLike[str]) -> TrainedSweep:
         >>> model = sweep.load(depth=16, seed=0)  # doctest: +SKIP
     """
     if isinstance(name, str | os.PathLike) and os.path.isdir(name):
-        return TrainedSweep(name)
+        return TrainedSweep(os.fspath(name))
     if isinstance(name, os.PathLike):
         raise FileNotFoundError(f"there is no folder {os.fspath(name)}")
     if not isinstance(name, str) or name.count("/") != 1 or not all(name.split("/")):

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import Any
 
 # The manifest's own name in a repository.
 MANIFEST = "publication.json"
@@ -17,10 +18,10 @@ class Manifest:
         files: path → the file's [`hashes`].
     """
 
-    configuration: dict[str, dict]
+    configuration: dict[str, dict[str, Any]]
     files: dict[str, list[str]]
 
-    def wrote(self, path: str, remote_hash: str) -> bool:
+    def wrote(self, path: str, remote_hash: str | None) -> bool:
         """Whether the file that is there now, known to the Hub by this hash, is the one that was published."""
         return remote_hash in self.files.get(path, ())
 

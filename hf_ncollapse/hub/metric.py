@@ -11,6 +11,10 @@ import shutil
 import uuid
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import evaluate
 
 _METRIC_FOLDER = Path(__file__).parent.parent / "neural_collapse"
 _NOT_PART_OF_THE_MODULE = {"__init__.py", "app.py"}
@@ -18,7 +22,7 @@ _NOT_PART_OF_THE_MODULE = {"__init__.py", "app.py"}
 _MARKER = "installed_by_hf_ncollapse"
 
 
-def load_metric(**kwargs):
+def load_metric(**kwargs: Any) -> "evaluate.EvaluationModule":
     """Return the metric from this package: `evaluate.load`, with its keyword arguments, on the installed files."""
     import evaluate
 

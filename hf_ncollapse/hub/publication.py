@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import yaml
 from huggingface_hub.errors import HFValidationError
@@ -15,6 +16,7 @@ from .names import model_repo, results_repo, seed_branch
 from .sweep_folder import SweepFolder
 
 _METRIC_FOLDER = Path(__file__).parent.parent / "neural_collapse"
+Kind = Literal["model", "dataset", "space"]
 # The Hub's own limits: of a file that is not stored as a large one, and of a Collection's texts.
 LARGEST_CARD = 10 * 2**20
 LONGEST_NOTE, LONGEST_DESCRIPTION = 500, 150
@@ -34,11 +36,11 @@ class RepositoryState:
     """
 
     repo_id: str
-    kind: str
+    kind: Kind
     branch: str
     files: dict[str, Path | bytes] = field(repr=False)
     hashes: dict[str, list[str]] = field(repr=False)
-    configuration: dict[str, dict] = field(repr=False)
+    configuration: dict[str, dict[str, Any]] = field(repr=False)
 
     @property
     def repository(self) -> str:
@@ -74,7 +76,7 @@ class Publication:
     states: list[RepositoryState]
     title: str
     description: str
-    notes: dict[tuple[str, str], str]
+    notes: dict[tuple[Kind, str], str]
 
 
 def plan_publication(
@@ -91,23 +93,25 @@ def plan_publication(
     Raises:
         ValueError: a name, card or note that the Hub would refuse; the message names it.
     """
-    table = {path.name: path for path in (sweep.folder / "results.csv", *sweep.figures)}
+    table: dict[str, Path | bytes] = {path.name: path for path in (sweep.folder / "results.csv", *sweep.figures)}
     known: dict[Path, list[str]] = {}
     states = []
     seeds = {depth: seeds_table(sweep, depth) for depth in sweep.depths}
     for run in sweep.runs:
         repo_id, branch = model_repo(namespace, sweep.name, run.depth), seed_branch(run.seed)
-        files = {path.name: path for path in run.files} | table
+        files = {**{path.name: path for path in run.files}, **table}
         files["README.md"] = model_card(sweep, run, namespace, seeds[run.depth]).encode()
         state = _state(repo_id, "model", branch, files, sweep.configuration, known)
         if run is sweep.runs_of(run.depth)[0]:
             states.append(replace(state, branch="main"))
         states.append(state)
-    files = table | {path.name: path for path in sweep.tables}
+    files = {**table, **{path.name: path for path in sweep.tables}}
     files["README.md"] = results_card(sweep, namespace).encode()
     states.append(_state(results_repo(namespace, sweep.name), "dataset", "main", files, sweep.configuration, known))
     if with_metric:
-        metric = {path.name: path for path in sorted(_METRIC_FOLDER.iterdir()) if path.is_file()}
+        metric: dict[str, Path | bytes] = {
+            path.name: path for path in sorted(_METRIC_FOLDER.iterdir()) if path.is_file()
+        }
         del metric["__init__.py"]
         states.append(_state(f"{namespace}/neural_collapse", "space", "main", metric, {}, known))
     if with_explorer:
@@ -116,7 +120,9 @@ def plan_publication(
     for state in states:
         _check_state(state)
 
-    notes = {("dataset", results_repo(namespace, sweep.name)): "The whole table, and the figures."}
+    notes: dict[tuple[Kind, str], str] = {
+        ("dataset", results_repo(namespace, sweep.name)): "The whole table, and the figures."
+    }
     notes |= {
         ("model", model_repo(namespace, sweep.name, depth)): collection_note(sweep, depth) for depth in sweep.depths
     }
@@ -134,10 +140,10 @@ def plan_publication(
 
 def _state(
     repo_id: str,
-    kind: str,
+    kind: Kind,
     branch: str,
     files: dict[str, Path | bytes],
-    configuration: dict[str, dict],
+    configuration: dict[str, dict[str, Any]],
     known: dict[Path, list[str]],
 ) -> RepositoryState:
     """The files with their manifest; `known` keeps the hashes of files that several branches share."""

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ..sweeps.progress import plain_console
 from .branches import Branches, check_branch
-from .publication import Publication, RepositoryState, plan_publication
+from .publication import Kind, Publication, RepositoryState, plan_publication
 from .repository import HUB_ERRORS, publish_state, reason, try_again
 from .sweep_folder import read_sweep_folder
 from .time_limit import TimeLimit
@@ -154,7 +154,7 @@ def _publish_collection(api: HfApi, limit: TimeLimit, namespace: str, publicatio
     slug = try_again(limit, make)
     for position, ((kind, repo_id), note) in enumerate(publication.notes.items()):
 
-        def bring(position: int = position, kind: str = kind, repo_id: str = repo_id, note: str = note) -> None:
+        def bring(position: int = position, kind: Kind = kind, repo_id: str = repo_id, note: str = note) -> None:
             collection = api.get_collection(slug)
             item = next((item for item in collection.items if (item.item_type, item.item_id) == (kind, repo_id)), None)
             if item is None:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
@@ -10,6 +10,9 @@ from huggingface_hub.errors import HfHubHTTPError, HTTPError
 from .branches import Branches, check_branch
 from .publication import RepositoryState
 from .time_limit import HubTimeoutError, TimeLimit, asked_pause
+
+if TYPE_CHECKING:
+    import httpx
 
 Result = TypeVar("Result")
 
@@ -40,10 +43,10 @@ def publish_state(
 
 
 def _publish_once(api: HfApi, branches: Branches, state: RepositoryState, private: bool, replace: bool) -> str:
-    where = {"repo_id": state.repo_id, "repo_type": state.kind}
-    api.create_repo(**where, private=private, space_sdk="gradio" if state.kind == "space" else None, exist_ok=True)
+    space_sdk = "gradio" if state.kind == "space" else None
+    api.create_repo(state.repo_id, private=private, repo_type=state.kind, space_sdk=space_sdk, exist_ok=True)
     if state.branch != "main":
-        api.create_branch(**where, branch=state.branch, exist_ok=True)
+        api.create_branch(state.repo_id, repo_type=state.kind, branch=state.branch, exist_ok=True)
     branch = branches.read(state)
     check_branch(branch, state, replace=replace)
     changed = [path for path in state.files if branch.files.get(path) not in state.hashes[path]]
@@ -51,13 +54,15 @@ def _publish_once(api: HfApi, branches: Branches, state: RepositoryState, privat
     if not changed and not gone:
         return "up to date"
     # create_commit makes one commit by LFS and by Xet; upload_folder splits Xet uploads over several.
+    operations: list[CommitOperationAdd | CommitOperationDelete] = [
+        *(CommitOperationAdd(path, state.files[path]) for path in changed),
+        *(CommitOperationDelete(path, is_folder=False) for path in gone),
+    ]
     api.create_commit(
-        **where,
+        state.repo_id,
+        operations,
+        repo_type=state.kind,
         revision=state.branch,
-        operations=[
-            *(CommitOperationAdd(path, state.files[path]) for path in changed),
-            *(CommitOperationDelete(path, is_folder=False) for path in gone),
-        ],
         commit_message="Publish with hf_ncollapse",
         parent_commit=branch.commit,
     )
@@ -103,7 +108,7 @@ def reason(error: BaseException) -> str:
     return f"{line}: {reason(error.__cause__)}" if isinstance(error, RuntimeError) and error.__cause__ else line
 
 
-def _answer(error: BaseException):
+def _answer(error: BaseException) -> "httpx.Response | None":
     """The HTTP answer behind an error, or None where there was none: LFS uploads wrap theirs."""
     cause = error.__cause__ if isinstance(error, RuntimeError) else error
     return getattr(cause, "response", None) if isinstance(cause, HfHubHTTPError) else None

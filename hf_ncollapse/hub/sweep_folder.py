@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from transformers.dynamic_module_utils import get_relative_imports
@@ -40,9 +41,9 @@ class FinishedRun:
     depth: int
     seed: int
     folder: Path
-    row: dict[str, object]
-    metrics: dict[str, object]
-    config: dict[str, object]
+    row: dict[str, Any]
+    metrics: dict[str, Any]
+    config: dict[str, Any]
 
     @cached_property
     def files(self) -> list[Path]:
@@ -160,7 +161,7 @@ def read_sweep_folder(folder: str | Path, *, partial: bool = False) -> SweepFold
     return SweepFolder(record.folder, record.configuration, record.results, ordered)
 
 
-def _read_run(sweep_folder: Path, row: dict[str, object]) -> FinishedRun:
+def _read_run(sweep_folder: Path, row: dict[str, Any]) -> FinishedRun:
     folder = sweep_folder / f"depth-{row['depth']}" / f"seed-{row['seed']}"
     for name in ("metrics.json", "config.json"):
         if not (folder / name).is_file():
@@ -214,7 +215,7 @@ def _check_checkpoint(run: FinishedRun) -> None:
             raise FileNotFoundError(f"{run.folder} has no {module}, which its config.json names")
 
 
-def _code_named_by(configuration: dict[str, object]) -> list[str]:
+def _code_named_by(configuration: dict[str, Any]) -> list[str]:
     """The files of an `auto_map`, whose values are `module.Class` or, for a tokenizer, two of these or None."""
     targets = configuration.get("auto_map", {}).values()
     pairs = [target if isinstance(target, list) else [target] for target in targets]

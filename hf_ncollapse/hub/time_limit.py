@@ -7,10 +7,15 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import close_session, get_session
 from huggingface_hub.errors import HTTPError
 from huggingface_hub.utils import parse_ratelimit_headers
+
+if TYPE_CHECKING:
+    import httpcore
+    import httpx
 
 # Without a byte in this time, a request has failed.
 SILENCE_SECONDS = {"connect": 10.0, "read": 30.0, "write": 30.0, "pool": 30.0}
@@ -41,10 +46,10 @@ class TimeLimit:
     client of their own, are not within the limit. Not for several threads at once.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.seconds = STEP_SECONDS
         self._end = math.inf
-        self._streams: list = []
+        self._streams: list[httpcore.NetworkStream] = []
         self._asked = "nothing"
         self._left = threading.Event()
         self._watch = threading.Thread(target=self._shut_down_in_time, daemon=True)
@@ -54,7 +59,7 @@ class TimeLimit:
         self._watch.start()
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self._left.set()
         self._watch.join()
         close_session()
@@ -103,7 +108,7 @@ class TimeLimit:
                 "response": [*hooks["response"], self._end_later],
             }
 
-    def _begin(self, request) -> None:
+    def _begin(self, request: "httpx.Request") -> None:
         if self.is_over:
             raise self._over()
         self._asked = f"{request.method} {request.url.path}"
@@ -113,14 +118,14 @@ class TimeLimit:
         }
         request.extensions["trace"] = self._trace
 
-    def _trace(self, event: str, info: dict) -> None:
+    def _trace(self, event: str, info: dict[str, Any]) -> None:
         if event.endswith(("connect_tcp.complete", "start_tls.complete")):
             self._streams.append(info["return_value"])
         elif event.endswith("connect_tcp.failed"):
             # Tried again after `join`: huggingface_hub itself would go on with a client that has no limit.
             raise ConnectionError(f"no connection to the Hub: {info['exception']}") from info["exception"]
 
-    def _end_later(self, response) -> None:
+    def _end_later(self, response: "httpx.Response") -> None:
         pause = asked_pause(response)
         if pause > LONGEST_PAUSE:
             raise HubTimeoutError(f"the Hub answered {response.status_code} and asks for a pause of {pause:.0f} s")
@@ -133,7 +138,7 @@ class TimeLimit:
                     self._streams.pop().get_extra_info("socket").shutdown(socket.SHUT_RDWR)
 
 
-def asked_pause(response) -> float:
+def asked_pause(response: "httpx.Response") -> float:
     """Seconds that an answer asks to wait before the next request; 0 where it does not."""
     if response.status_code < 400:
         return 0.0

@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers.activations import ACT2FN
@@ -53,7 +53,7 @@ class CollapseConfig(PreTrainedConfig):
         @num_labels.setter
         def num_labels(self, num_labels: int) -> None: ...
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any) -> None:
         # transformers keeps unknown keywords as attributes, so a misspelt field would leave its default in force.
         fields = [field.name for field in dataclasses.fields(self)]
         for name in kwargs:
@@ -73,14 +73,14 @@ class CollapseConfig(PreTrainedConfig):
         coefficient = self.l2_coefficient if given is None else given
         return coefficient / (self.num_hidden_layers if self.l2_depth_scaling == "inverse_all" else 1)
 
-    def validate_depth_and_width(self):
+    def validate_depth_and_width(self) -> None:
         """Refuse a network without blocks and a width at which LN leaves no direction."""
         if self.num_hidden_layers < 1:
             raise ValueError(f"num_hidden_layers is {self.num_hidden_layers}; it must be at least 1")
         if self.hidden_size < 2:
             raise ValueError(f"hidden_size is {self.hidden_size}; it must be at least 2, as LN removes one dimension")
 
-    def validate_hidden_act(self):
+    def validate_hidden_act(self) -> None:
         """Refuse an activation that transformers does not have, or that has parameters, whose λ nothing says."""
         if self.hidden_act not in ACT2FN:
             near = difflib.get_close_matches(self.hidden_act, ACT2FN, n=1)
@@ -89,7 +89,7 @@ class CollapseConfig(PreTrainedConfig):
         if any(True for _ in ACT2FN[self.hidden_act].parameters()):
             raise ValueError(f"hidden_act is {self.hidden_act!r}, which has parameters; it takes a fixed function")
 
-    def validate_l2_coefficients(self):
+    def validate_l2_coefficients(self) -> None:
         """Refuse a penalty that rewards large weights."""
         for name in ("l2_coefficient", "classifier_l2_coefficient"):
             value = getattr(self, name)

@@ -44,7 +44,7 @@ class CollapseResNetConfig(CollapseConfig):
         height, width = image_sides(self.image_size)
         return height * width * self.num_channels
 
-    def validate_image(self):
+    def validate_image(self) -> None:
         """Refuse images without pixels."""
         image_sides(self.image_size)
         if self.num_channels < 1:

@@ -68,7 +68,7 @@ class CollapseTransformerConfig(CollapseConfig):
         height, width = image_sides(self.image_size)
         return (height // self.patch_size) * (width // self.patch_size)
 
-    def validate_heads(self):
+    def validate_heads(self) -> None:
         """Refuse a number of heads below 1, and split heads that do not share the width evenly."""
         if self.num_attention_heads < 1:
             raise ValueError(f"num_attention_heads is {self.num_attention_heads}; it must be at least 1")
@@ -77,7 +77,7 @@ class CollapseTransformerConfig(CollapseConfig):
                 f"num_attention_heads is {self.num_attention_heads}; it must divide hidden_size = {self.hidden_size}"
             )
 
-    def validate_input(self):
+    def validate_input(self) -> None:
         """Refuse images that the patches do not tile, and texts without tokens."""
         if self.modality == "text":
             for name in ("vocab_size", "max_position_embeddings"):

@@ -1,6 +1,7 @@
 """Image processor of the collapse models: 8-bit pixels of one size, scaled, minus the training set's mean image."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -34,8 +35,8 @@ class CollapseImageProcessor(BaseImageProcessor):
         size: dict[str, int] | None = None,
         num_channels: int = 1,
         rescale_factor: float = 1 / 255,
-        image_mean: np.ndarray | list | None = None,
-        **kwargs,
+        image_mean: np.ndarray | list[list[list[float]]] | None = None,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.size = {"height": 28, "width": 28} if size is None else dict(size)
@@ -50,7 +51,7 @@ class CollapseImageProcessor(BaseImageProcessor):
         if self.image_mean is not None and self.image_mean.shape != shape:
             raise ValueError(f"image_mean has shape {self.image_mean.shape}; size and num_channels need {shape}")
 
-    def preprocess(self, images, return_tensors: str | TensorType | None = None, **kwargs) -> BatchFeature:
+    def preprocess(self, images: Any, return_tensors: str | TensorType | None = None, **kwargs: Any) -> BatchFeature:
         """Return `pixel_values`, float32 (N, C, H, W), of one image or of a sequence of them.
 
         An image is a PIL image, a path or an address, or an array or tensor of raw pixel values (whole numbers from 0
@@ -68,7 +69,7 @@ class CollapseImageProcessor(BaseImageProcessor):
             pixels -= self.image_mean
         return BatchFeature({"pixel_values": pixels}, tensor_type=return_tensors)
 
-    def to_pixels(self, images: Sequence) -> np.ndarray:
+    def to_pixels(self, images: Sequence[Any]) -> np.ndarray:
         """Return the images as raw 8-bit pixels, uint8 (N, C, H, W)."""
         if len(images) == 0:
             raise ValueError("images is empty; it takes at least one image")

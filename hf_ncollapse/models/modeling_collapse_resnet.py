@@ -4,6 +4,7 @@ Source: Súkeník, Lampert & Mondelli, NeurIPS 2025, arXiv:2505.15239, definitio
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -103,7 +104,7 @@ class CollapseResNetModel(CollapseResNetPreTrainedModel):
 
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
-    def forward(self, pixel_values: torch.Tensor, **kwargs) -> CollapseModelOutput:
+    def forward(self, pixel_values: torch.Tensor, **kwargs: Any) -> CollapseModelOutput:
         """Map images (N, C, H, W) to features (N, d): X_L for post-LN, LN(X_L) for pre-LN."""
         hidden_states = self.embeddings(pixel_values)
         for layer in self.layers:
@@ -139,7 +140,7 @@ class CollapseResNetForImageClassification(
         pixel_values: torch.Tensor,
         labels: torch.Tensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> CollapseClassifierOutput:
         """Classify images.
 

@@ -5,7 +5,7 @@ Source: Súkeník, Lampert & Mondelli, NeurIPS 2025, arXiv:2505.15239, definitio
 """
 
 import math
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -34,7 +34,7 @@ def eager_attention_forward(
     attention_mask: torch.Tensor | None,
     scaling: float,
     dropout: float = 0.0,
-    **kwargs,
+    **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """softmax(Q Kᵀ · scaling + mask) V; maps (N, heads, T, d_h) to (N, T, heads, d_h), and returns the weights too.
 
@@ -71,7 +71,7 @@ class CollapseSelfAttention(nn.Module):
             self.output = BranchOutput(width, width, bias=False)
 
     def forward(
-        self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs
+        self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         if self.is_merged:
             projected = (self.query_key(hidden_states), hidden_states, hidden_states)
@@ -109,7 +109,7 @@ class CollapseTransformerBlock(GradientCheckpointingLayer):
         self.is_post = config.norm_placement == "post"
 
     def forward(
-        self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs
+        self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any
     ) -> torch.Tensor:
         if self.is_post:
             hidden_states = self.norm(hidden_states)
@@ -228,7 +228,7 @@ class CollapseTransformerModel(CollapseTransformerPreTrainedModel):
         pixel_values: torch.Tensor | None = None,
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> CollapseModelOutput:
         """Map images (N, C, H, W), or token ids (N, T) of texts, to features (N, d): LN of the last position's state.
 
@@ -318,7 +318,7 @@ class CollapseTransformerForImageClassification(
         pixel_values: torch.Tensor,
         labels: torch.Tensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> CollapseClassifierOutput:
         """Classify images.
 
@@ -368,7 +368,7 @@ class CollapseTransformerForSequenceClassification(
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> CollapseClassifierOutput:
         """Classify texts.
 

@@ -7,8 +7,8 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ..data import DataArguments
     from .arguments import (
-        DataArguments,
         EngineArguments,
         ModelArguments,
         Recipe,
@@ -57,11 +57,11 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> object:
     if name not in _NAMES:
         raise AttributeError(f"module 'hf_ncollapse.sweeps' has no attribute {name!r}; it has {', '.join(__all__)}")
     return getattr(importlib.import_module(f".{_NAMES[name]}", __name__), name)
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return __all__

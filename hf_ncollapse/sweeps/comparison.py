@@ -205,7 +205,7 @@ def compare_sweeps(sweeps: Sequence[TrainedSweep]) -> Comparison:
             slopes = [slope_in_depth(table[table["depth"].isin(common)], quantity) for table in tables.values()]
             rows.append(_row(quantity, "slope", [pd.Series(slope.per_seed, dtype=float) for slope in slopes]))
 
-    def figure():
+    def figure() -> "Figure":
         from .figures.comparison import comparison_figure
 
         return comparison_figure(tables)
@@ -227,13 +227,13 @@ def compare_measurements(paths: Sequence[str | Path]) -> Comparison:
         ValueError: another number of files, one of them twice, or a file that is no measurement; the message names it.
     """
     _check_count(paths)
-    paths = [Path(path) for path in paths]
-    if len({path.resolve() for path in paths}) < len(paths):
+    files = [Path(path) for path in paths]
+    if len({path.resolve() for path in files}) < len(files):
         raise ValueError(f"one measurement is named twice: {', '.join(map(str, paths))}")
-    names = [path.stem for path in paths]
+    names = [path.stem for path in files]
     if len(set(names)) < len(names):
-        names = [str(path) for path in paths]
-    measured = [_layers(path) for path in paths]
+        names = [str(path) for path in files]
+    measured = [_layers(path) for path in files]
     places = list(dict.fromkeys(layer for layers in measured for layer in layers))
     shared = [place for place in places if sum(place in layers for layers in measured) > 1]
     rows, notes = [], []

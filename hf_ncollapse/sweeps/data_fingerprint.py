@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from ..data import ClassificationData, TensorDataset, TokenDataset
+from ..models import CollapseImageProcessor
 
 
 def data_fingerprint(data: ClassificationData) -> dict[str, str]:
@@ -16,9 +17,11 @@ def data_fingerprint(data: ClassificationData) -> dict[str, str]:
         data: as the networks get it, after subsets were drawn, images scaled and texts cut into tokens.
     """
     # Other words can have the same numbers, and other images the same distance from their mean.
-    words = data.processor.backend_tokenizer.to_str() if data.modality == "text" else ""
-    mean = b"" if words else np.asarray(data.processor.image_mean).tobytes()
-    made_by = repr(data.label_names).encode() + words.encode() + mean
+    if isinstance(data.processor, CollapseImageProcessor):
+        processor = np.asarray(data.processor.image_mean).tobytes()
+    else:
+        processor = data.processor.backend_tokenizer.to_str().encode()
+    made_by = repr(data.label_names).encode() + processor
     return {f"{name}_sha256": _sha256(getattr(data, name), made_by) for name in ("train", "test")}
 
 

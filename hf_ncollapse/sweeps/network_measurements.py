@@ -1,8 +1,10 @@
 """What the finished networks of a sweep do with their training data: collapse by layer, and the classes' geometry."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,6 +12,7 @@ import torch
 
 from ..data import ClassificationData, DataArguments, load_classification_data
 from ..inspection.forward_pass import current_device, forward_passes
+from ..models.regularized_objective import RegularizedObjectiveMixin
 from ..neural_collapse import measures
 from ..neural_collapse.class_statistics import ClassStatistics
 from ..theory import simplex_etf
@@ -102,7 +105,9 @@ def measure_networks(
     return NetworkMeasurements(_together(layers), _together(geometry))
 
 
-def measure_network(model, data: ClassificationData) -> tuple[list[float], dict[str, object]]:
+def measure_network(
+    model: RegularizedObjectiveMixin, data: ClassificationData
+) -> tuple[list[float], dict[str, Sequence[object] | np.ndarray]]:
     """Pass the training data through one network.
 
     Args:
@@ -170,7 +175,9 @@ def etf_plane(classifier: np.ndarray, residuals: np.ndarray) -> np.ndarray:
     return plane
 
 
-def _geometry(features, labels, means, classifier, label_names) -> dict[str, object]:
+def _geometry(
+    features: np.ndarray, labels: np.ndarray, means: np.ndarray, classifier: np.ndarray, label_names: Sequence[str]
+) -> dict[str, Sequence[object] | np.ndarray]:
     """Features and means about the global mean, in units of the means' mean norm; W in units of its rows'."""
     plane = etf_plane(classifier, features - means[labels])
     centre = means.mean(axis=0)
@@ -207,7 +214,7 @@ def _together(parts: list[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(filled).sort_values(["depth", "seed"], kind="stable", ignore_index=True)
 
 
-def _rows(run, **columns) -> pd.DataFrame:
+def _rows(run: Any, **columns: Sequence[object] | np.ndarray) -> pd.DataFrame:
     frame = pd.DataFrame(columns)
     frame.insert(0, "seed", run.seed)
     frame.insert(0, "depth", run.depth)

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from importlib.resources import files
+from typing import Any
 
 import pandas as pd
 import yaml
@@ -51,7 +52,7 @@ def paper_panels() -> dict[str, PaperPanel]:
     }
 
 
-def paper_panel(configuration: dict[str, dict]) -> PaperPanel | None:
+def paper_panel(configuration: dict[str, dict[str, Any]]) -> PaperPanel | None:
     """Return the panel that a sweep's `sweep.json` names, if it names one.
 
     Raises:
@@ -73,9 +74,10 @@ def beside_the_paper(panel: PaperPanel, results: pd.DataFrame) -> list[tuple[str
     for name in COLLAPSE:
         means = finished.groupby("depth")[name].mean()
         first, last = (_decimal(value) for value in panel.log10[name])
-        paper = (f"flat, from {first} to {last}",) * 2 if panel.is_flat else (first, last)
-        ours = (_decimal(math.log10(value), 2) for value in (means.iloc[0], means.iloc[-1]))
-        rows.append((f"log10 {title(name)}", *paper, *ours))
+        if panel.is_flat:
+            first = last = f"flat, from {first} to {last}"
+        shallowest, deepest = (_decimal(math.log10(value), 2) for value in (means.iloc[0], means.iloc[-1]))
+        rows.append((f"log10 {title(name)}", first, last, shallowest, deepest))
     return rows
 
 

@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import pandas as pd
@@ -122,11 +123,11 @@ def _page(record: SweepRecord, figures: Mapping[str, str], notes: Sequence[str])
             for name, svg in figures.items()
         ],
         recipe=recipe_yaml(record.configuration) if record.configuration else None,
-        threads=next(iter(summary["environments"]), {}).get("threads"),
+        threads=summary["environments"][0].get("threads") if summary["environments"] else None,
     )
 
 
-def _slope_row(summary: dict, name: str) -> dict[str, object]:
+def _slope_row(summary: dict[str, Any], name: str) -> dict[str, object]:
     """A quantity's slope over all depths and over the deepest, and the one that the theory expects."""
     deepest = summary["deepest_slopes"]
     return {
@@ -137,7 +138,7 @@ def _slope_row(summary: dict, name: str) -> dict[str, object]:
     }
 
 
-def _by_depth_table(summary: dict, quantities: Sequence[str]) -> dict[str, list]:
+def _by_depth_table(summary: dict[str, Any], quantities: Sequence[str]) -> dict[str, Sequence[object]]:
     names = [name for name in quantities if any(row.get(name) is not None for row in summary["by_depth"])]
     rows = [
         [
@@ -150,7 +151,7 @@ def _by_depth_table(summary: dict, quantities: Sequence[str]) -> dict[str, list]
     return {"headings": [title("depth"), "seeds", *(title(name) for name in names)], "rows": rows}
 
 
-def _whole_table(results: pd.DataFrame) -> dict[str, list]:
+def _whole_table(results: pd.DataFrame) -> dict[str, Sequence[object]]:
     known = [name for name in QUANTITIES if name in results and name not in SETTINGS]
     others = [name for name in results if name not in QUANTITIES and name not in SETTINGS]
     names = [name for name in [*known, *others] if results[name].notna().any()]
@@ -171,7 +172,7 @@ def page_figure(name: str, svg: str, **said: bool) -> dict[str, str]:
 _INK_OF_THE_PAGE = f":root{{color:{INK}}}@media(prefers-color-scheme:dark){{:root{{color:#e6e9ed}}}}"
 
 
-def _in_words(name: str, summary: dict) -> str:
+def _in_words(name: str, summary: dict[str, Any]) -> str:
     """What a reader who does not see a figure should know."""
     first, last = summary["by_depth"][0], summary["by_depth"][-1]
     parts = [

@@ -1,6 +1,7 @@
 """Text cells of a CSV file that a spreadsheet shows and does not run."""
 
 import re
+from collections.abc import Callable
 
 import pandas as pd
 
@@ -20,7 +21,7 @@ def unescape_formulas(table: pd.DataFrame) -> pd.DataFrame:
     return _of_texts(table, lambda text: text[1:] if _ESCAPED.match(text) else text)
 
 
-def _of_texts(table: pd.DataFrame, change) -> pd.DataFrame:
+def _of_texts(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
     texts = table.select_dtypes(exclude=["number", "bool"]).columns
     if table.empty or not len(texts):
         return table

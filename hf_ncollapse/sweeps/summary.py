@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,7 +35,7 @@ class Slope:
     note: str | None = None
 
 
-def summarize(results: pd.DataFrame) -> dict[str, object]:
+def summarize(results: pd.DataFrame) -> dict[str, Any]:
     """Summarise a results table.
 
     Args:
@@ -131,7 +132,7 @@ def has_complete_optimum(results: pd.DataFrame) -> bool:
     return bool(results["nc1_bound"].notna().any())
 
 
-def l2_in_words(settings: Mapping[str, object]) -> str:
+def l2_in_words(settings: Mapping[str, Any]) -> str:
     """Say which λ the blocks and the classifier have, and how these go with depth.
 
     Args:
@@ -146,7 +147,7 @@ def l2_in_words(settings: Mapping[str, object]) -> str:
     }[scaling]
 
 
-def _by_depth(finished: pd.DataFrame) -> list[dict[str, object]]:
+def _by_depth(finished: pd.DataFrame) -> list[dict[str, float | None]]:
     finished = finished.assign(gap_times_depth=finished["gap"] * finished["depth"])
     quantities = [
         name
@@ -155,7 +156,7 @@ def _by_depth(finished: pd.DataFrame) -> list[dict[str, object]]:
     ]
     rows = []
     for depth, group in finished.groupby("depth"):
-        row = {"depth": int(depth), "seeds": int(group["seed"].nunique())}
+        row: dict[str, float | None] = {"depth": int(depth), "seeds": int(group["seed"].nunique())}
         for name in quantities:
             mean, deviation = group[name].mean(), group[name].std(ddof=1)
             row[name] = None if math.isnan(mean) else float(mean)

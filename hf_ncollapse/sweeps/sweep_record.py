@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -29,7 +29,7 @@ class SweepRecord:
     """
 
     folder: Path
-    configuration: dict[str, dict]
+    configuration: dict[str, dict[str, Any]]
     results: pd.DataFrame
 
     @property
@@ -48,7 +48,7 @@ class SweepRecord:
         return paper_panel(self.configuration)
 
     @cached_property
-    def unfinished(self) -> list[dict[str, object]]:
+    def unfinished(self) -> list[dict[str, Any]]:
         """Depth, seed and reason of every planned run that neither finished nor diverged."""
         planned = self.configuration.get("sweep", {})
         ended = set(zip(self.results["depth"], self.results["seed"], strict=True))
@@ -65,7 +65,7 @@ class SweepRecord:
         return missing
 
     @cached_property
-    def summary(self) -> dict[str, object]:
+    def summary(self) -> dict[str, Any]:
         """[`summarize`], the planned runs that did not end, and where the others ran, in JSON types.
 
         Raises:
@@ -73,9 +73,9 @@ class SweepRecord:
         """
         return {**summarize(self.results), "unfinished": self.unfinished, "environments": self._environments()}
 
-    def _environments(self) -> list[dict[str, object]]:
+    def _environments(self) -> list[dict[str, Any]]:
         """By the runs' own files, or where these are not here, by the summary that was written."""
-        found: list[dict[str, object]] = []
+        found: list[dict[str, Any]] = []
         for path in sorted(self.folder.glob("depth-*/seed-*/metrics.json")):
             metrics = read_json(path)
             if "environment" in metrics:
@@ -85,7 +85,7 @@ class SweepRecord:
         return found or self.written_summary.get("environments", [])
 
     @cached_property
-    def written_summary(self) -> dict[str, object]:
+    def written_summary(self) -> dict[str, Any]:
         """The `summary.json` that lies in the folder; empty where there is none."""
         path = self.folder / "summary.json"
         return read_json(path) if path.is_file() else {}

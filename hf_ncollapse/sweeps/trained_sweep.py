@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -15,6 +15,7 @@ from .sweep_record import SweepRecord, read_sweep
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from transformers import BaseImageProcessor, PreTrainedModel, PreTrainedTokenizerBase
 
 _IN_A_PAPER = ("train_accuracy", "test_accuracy", "objective", "gap", "nc1", "nc2", "nc3")
 _IN_A_NOTEBOOK = ("depth", "seed", *_IN_A_PAPER)
@@ -27,13 +28,13 @@ class SweepRun:
     sweep: "TrainedSweep"
     depth: int
     seed: int
-    metrics: dict[str, object]
+    metrics: dict[str, Any]
 
-    def load(self):
+    def load(self) -> "PreTrainedModel":
         """Load the network, as [`TrainedSweep.load`]."""
         return self.sweep.load(self.depth, self.seed)
 
-    def processor(self):
+    def processor(self) -> "BaseImageProcessor | PreTrainedTokenizerBase":
         """Load what makes its inputs, as [`TrainedSweep.processor`]."""
         return self.sweep.processor(self.depth, self.seed)
 
@@ -79,7 +80,7 @@ class TrainedSweep:
         return self.record.finished
 
     @property
-    def summary(self) -> dict[str, object]:
+    def summary(self) -> dict[str, Any]:
         """Slopes, means by depth and verdicts, as [`summarize`] gives them, the unfinished runs and the machines."""
         return self.record.summary
 
@@ -100,7 +101,7 @@ class TrainedSweep:
     def __len__(self) -> int:
         return len(self.results)
 
-    def load(self, depth: int, seed: int | None = None):
+    def load(self, depth: int, seed: int | None = None) -> "PreTrainedModel":
         """Load a network with this package's code; `seed=None` is the smallest seed of that depth.
 
         Raises:
@@ -114,7 +115,7 @@ class TrainedSweep:
         auto = AutoModelForSequenceClassification if _takes_texts(config) else AutoModelForImageClassification
         return auto.from_pretrained(**where, use_safetensors=True)
 
-    def processor(self, depth: int, seed: int | None = None):
+    def processor(self, depth: int, seed: int | None = None) -> "BaseImageProcessor | PreTrainedTokenizerBase":
         """Load the image processor or tokenizer that goes with a network.
 
         Raises:
@@ -196,22 +197,22 @@ class TrainedSweep:
             raise ValueError(f"seed is {seed!r}; depth {depth} has {', '.join(map(str, seeds))}")
         return min(seeds) if seed is None else seed
 
-    def _where(self, depth: int, seed: int) -> dict[str, object]:
+    def _where(self, depth: int, seed: int) -> dict[str, Any]:
         """What `from_pretrained` is called with. The installed classes are registered: no downloaded code runs."""
         folder = self.folder / f"depth-{depth}" / f"seed-{seed}"
         if not (folder / "config.json").is_file():
             raise ValueError(f"{folder} holds no network, though results.csv has its row")
         return {"pretrained_model_name_or_path": str(folder), "trust_remote_code": False}
 
-    def _checked_config(self, where: dict[str, object], depth: int) -> dict[str, object]:
+    def _checked_config(self, where: dict[str, Any], depth: int) -> dict[str, Any]:
         return read_json(Path(str(where["pretrained_model_name_or_path"])) / "config.json")
 
-    def _check_weights(self, where: dict[str, object], depth: int) -> None:
+    def _check_weights(self, where: dict[str, Any], depth: int) -> None:
         from .run_folder import check_weights
 
         folder = Path(str(where["pretrained_model_name_or_path"]))
         check_weights(folder, read_json(folder / "metrics.json"))
 
 
-def _takes_texts(config: dict) -> bool:
+def _takes_texts(config: dict[str, Any]) -> bool:
     return config["architectures"][0].endswith("ForSequenceClassification")

@@ -21,6 +21,8 @@ from ..quantities import COLLAPSE, title
 from .results import finished_runs
 
 Answer = Literal["holds", "does not hold", "cannot tell"]
+# Answer, evidence and steps of a [`Verdict`].
+Judgement = tuple[Answer, str, dict[str, dict[str, int]]]
 
 # J is summed in float64 from float32 logits and weights: smaller differences are none. What is measured like J:
 ROUNDING = 1e-6
@@ -68,7 +70,7 @@ class _Prediction:
     name: str
     prediction: str
     source: str
-    judge: Callable[[pd.DataFrame], tuple[Answer, str, dict[str, dict[str, int]]]]
+    judge: Callable[[pd.DataFrame], Judgement]
 
 
 def verdicts(results: pd.DataFrame) -> list[Verdict]:
@@ -103,7 +105,7 @@ def _gap_is_not_negative(finished: pd.DataFrame) -> Verdict:
     if gaps.empty:
         return Verdict("gap_not_negative", prediction, "Lemma 4.2", "cannot tell", "these runs have no J*, so no gap")
     least = gaps.loc[gaps["gap"].idxmin()]
-    answer = "holds" if least["gap"] >= -ROUNDING else "does not hold"
+    answer: Answer = "holds" if least["gap"] >= -ROUNDING else "does not hold"
     evidence = f"smallest gap of {_count(len(gaps), 'run')}: {_number(least['gap'])} ({_run(least)})"
     return Verdict("gap_not_negative", prediction, "Lemma 4.2", answer, evidence)
 
@@ -124,7 +126,7 @@ def _collapse_is_within_its_bounds(finished: pd.DataFrame) -> list[Verdict]:
     if not evidence:
         return []
     prediction = "Collapse is at least what the gap certifies: NC1 and NC3 are not above their bounds."
-    answer = "holds" if all(holds) else "does not hold"
+    answer: Answer = "holds" if all(holds) else "does not hold"
     return [Verdict("collapse_within_bounds", prediction, "the exact split of the gap", answer, "; ".join(evidence))]
 
 
@@ -190,7 +192,7 @@ def _falls(
 ) -> _Prediction:
     """Each of the quantities falls at every step in depth, or from the shallowest to the deepest in one."""
 
-    def judge(counted):
+    def judge(counted: pd.DataFrame) -> Judgement:
         if counted[list(quantities)].isna().any(axis=None):
             return "cannot tell", "these runs have no J*, so no gap", {}
         outcomes, evidence = {}, []
@@ -202,6 +204,7 @@ def _falls(
             for _, _, outcome, _ in steps:
                 outcomes[quantity][outcome] += 1
             evidence.append(_in_words(counted, quantity, steps))
+        answer: Answer
         if all(counts["fell"] == sum(counts.values()) for counts in outcomes.values()):
             answer = "holds"
         else:
@@ -215,9 +218,10 @@ def _stays(scaling: str) -> _Prediction:
     """Two linear layers without λ = o(1/log L) in the blocks alone: depth does not lead to collapse."""
     setting = "and constant λ" if scaling == "constant" else "with λ and λ_L falling together"
 
-    def judge(counted):
+    def judge(counted: pd.DataFrame) -> Judgement:
         collapse = np.log10(counted.pivot(index="depth", columns="seed", values="nc1"))
         moved = collapse.iloc[-1] - collapse.iloc[0]
+        answer: Answer
         if (moved > -_FLAT_DECADES).all():
             answer = "holds"
         else:

@@ -67,4 +67,4 @@ def write_figures(folder: Path, drawn: Mapping[str, Mapping[str, bytes]]) -> Non
     for name, contents in drawn.items():
         for suffix, content in contents.items():
             path = folder / "figures" / f"{name}.{suffix}"
-            write_atomically(path, lambda temporary, content=content: temporary.write_bytes(content))
+            write_atomically(path, partial(Path.write_bytes, data=content))

@@ -14,7 +14,7 @@ from ...quantities import QUANTITIES
 _GUIDES = ((0, (4, 2)), (0, (4, 1.5, 1, 1.5)))
 
 
-def depth_colours(depths: Sequence[int]) -> dict[int, tuple]:
+def depth_colours(depths: Sequence[int]) -> dict[int, tuple[float, float, float, float]]:
     """From green, shallow, to blue, deep; all stand out on white and on black."""
     shades = np.linspace(0.86, 0.3, len(depths)) if len(depths) > 1 else [0.5]
     return {depth: colormaps["viridis"](shade) for depth, shade in zip(depths, shades, strict=True)}
@@ -26,7 +26,7 @@ def depth_axis(axes: Axes, depths: Sequence[int]) -> None:
     low, high = min(depths), max(depths)
     axes.set_xlim(low / 1.15, high * 1.15) if high > low else axes.set_xlim(low / 2, low * 2)
     span = max(np.log(high / low), 1e-9)
-    shown = []
+    shown: list[int] = []
     for depth in sorted(depths):
         if not shown or np.log(depth / shown[-1]) / span > 0.06:
             shown.append(depth)
@@ -70,7 +70,8 @@ def plot_guides(axes: Axes, results: pd.DataFrame, slopes: Mapping[str, float]) 
 
     Call it last: a steep line would make room for itself.
     """
-    limits, drawn = axes.get_ylim(), set()
+    limits = axes.get_ylim()
+    drawn: set[float] = set()
     for quantity, slope in slopes.items():
         means = results.groupby("depth")[quantity].mean().dropna()
         means = means[means > 0]

@@ -1,8 +1,12 @@
 """Inside the networks: collapse layer by layer, and the classes seen from the ETF's plane."""
 
+from typing import cast
+
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
 from ...figure_style import CLASSES, INK, MUTED, legend_above, log_axis, new_figure, plain_text
@@ -70,7 +74,7 @@ def geometry_figure(geometry: pd.DataFrame) -> Figure:
     rows_of_names = -(-len(names) // columns) if has_names else 0
     figure, axes = new_figure(1.9 + 0.16 * rows_of_names, columns=len(shown), sharex=True, sharey=True)
     # The panels keep their aspect, which the layout does not see: a title needs room of its own above them.
-    figure.get_layout_engine().set(rect=(0, 0, 1, 0.93))
+    cast(ConstrainedLayoutEngine, figure.get_layout_engine()).set(rect=(0, 0, 1, 0.93))
     for panel, depth in zip(axes, shown, strict=True):
         _network(panel, geometry[geometry["depth"] == depth], len(names))
         panel.set_title(f"{depth} residual block{'s' if depth > 1 else ''}")
@@ -84,7 +88,7 @@ def geometry_figure(geometry: pd.DataFrame) -> Figure:
     return figure
 
 
-def _network(panel, points: pd.DataFrame, num_classes: int) -> None:
+def _network(panel: Axes, points: pd.DataFrame, num_classes: int) -> None:
     angles = 2 * np.pi * np.arange(num_classes) / num_classes
     corners = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     outline = np.concatenate([corners, corners[:1]])
