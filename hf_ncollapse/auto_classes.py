@@ -29,24 +29,19 @@ def _register_configs(auto: ModuleType) -> None:
 
 
 def _register_models(auto: ModuleType) -> None:
-    from .models import modeling_collapse_resnet as resnet
-    from .models import modeling_collapse_transformer as transformer
+    from .models.families import FAMILIES
 
-    for auto_class, model in (
-        (auto.AutoModel, resnet.CollapseResNetModel),
-        (auto.AutoModel, transformer.CollapseTransformerModel),
-        (auto.AutoModelForImageClassification, resnet.CollapseResNetForImageClassification),
-        (auto.AutoModelForImageClassification, transformer.CollapseTransformerForImageClassification),
-        (auto.AutoModelForSequenceClassification, transformer.CollapseTransformerForSequenceClassification),
-    ):
-        auto_class.register(model.config_class, model, exist_ok=True)
+    classifiers = {"image": auto.AutoModelForImageClassification, "text": auto.AutoModelForSequenceClassification}
+    for family in FAMILIES:
+        auto.AutoModel.register(family.config, family.network, exist_ok=True)
+        for modality, classifier in family.classifiers.items():
+            classifiers[modality].register(family.config, classifier, exist_ok=True)
 
 
 def _register_processor(auto: ModuleType) -> None:
-    from .models.configuration_collapse_resnet import CollapseResNetConfig
-    from .models.configuration_collapse_transformer import CollapseTransformerConfig
+    from .models.families import FAMILIES
     from .models.image_processing_collapse import CollapseImageProcessor
 
     classes = {"pil": CollapseImageProcessor}
-    for config in (CollapseResNetConfig, CollapseTransformerConfig):
-        auto.AutoImageProcessor.register(config, image_processor_classes=classes, exist_ok=True)
+    for family in FAMILIES:
+        auto.AutoImageProcessor.register(family.config, image_processor_classes=classes, exist_ok=True)

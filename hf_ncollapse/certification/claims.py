@@ -114,7 +114,7 @@ def _verify(folder: Path, curvature_steps: int) -> Verification:
         raise ValueError(f"{folder / 'metrics.json'} does not say which network was trained on which data")
     data = load_classification_data(DataArguments(**metrics["data"]))
     train = _batches(data.train)
-    model_class = architecture_named(metrics["architecture"]).classifier_classes[data.modality]
+    model_class = architecture_named(metrics["architecture"]).family.classifiers[data.modality]
     model = model_class.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
     certificate = certify_network(
         model,

@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers.activations import ACT2FN
@@ -33,6 +33,8 @@ class CollapseConfig(PreTrainedConfig):
     """
 
     keys_to_ignore_at_inference = ["features", "hidden_states", "attentions"]
+    # Of a family: the paper's names, each with the fields that it stands for.
+    architectures_by_name: ClassVar[dict[str, dict[str, int]]] = {}
 
     hidden_size: int = 64
     num_hidden_layers: int = 4
@@ -60,6 +62,15 @@ class CollapseConfig(PreTrainedConfig):
             if not hasattr(type(self), name) and (near := difflib.get_close_matches(name, fields, n=1, cutoff=0.85)):
                 raise ValueError(f"{type(self).__name__} has no field {name!r}; did you mean {near[0]!r}?")
         super().__post_init__(**kwargs)
+
+    @property
+    def architecture_name(self) -> str:
+        """The paper's name, such as "L-RN1"."""
+        return next(
+            name
+            for name, fields in self.architectures_by_name.items()
+            if all(getattr(self, field) == value for field, value in fields.items())
+        )
 
     @property
     def resolved_l2_coefficient(self) -> float:

@@ -1,6 +1,6 @@
 """Configuration of the fully connected residual networks L-RN1 and L-RN2."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 
@@ -28,15 +28,11 @@ class CollapseResNetConfig(CollapseConfig):
     """
 
     model_type = "collapse_resnet"
+    architectures_by_name: ClassVar = {f"L-RN{layers}": {"linear_layers_per_block": layers} for layers in (1, 2)}
 
     linear_layers_per_block: Literal[1, 2] = 1
     image_size: int | list[int] | tuple[int, ...] = 28
     num_channels: int = 1
-
-    @property
-    def architecture_name(self) -> str:
-        """The paper's name, "L-RN1" or "L-RN2"."""
-        return f"L-RN{self.linear_layers_per_block}"
 
     @property
     def input_size(self) -> int:

@@ -1,6 +1,6 @@
 """Configuration of the transformers L-T11, L-T12, L-T21 and L-T22, for images and for texts."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 
@@ -39,6 +39,11 @@ class CollapseTransformerConfig(CollapseConfig):
     """
 
     model_type = "collapse_transformer"
+    architectures_by_name: ClassVar = {
+        f"L-T{attention}{mlp}": {"attention_linear_layers": attention, "mlp_linear_layers": mlp}
+        for attention in (1, 2)
+        for mlp in (1, 2)
+    }
 
     attention_linear_layers: Literal[1, 2] = 1
     mlp_linear_layers: Literal[1, 2] = 1
@@ -51,11 +56,6 @@ class CollapseTransformerConfig(CollapseConfig):
     vocab_size: int | None = None
     max_position_embeddings: int = 256
     pad_token_id: int | None = None
-
-    @property
-    def architecture_name(self) -> str:
-        """The paper's name, "L-T11", "L-T12", "L-T21" or "L-T22"."""
-        return f"L-T{self.attention_linear_layers}{self.mlp_linear_layers}"
 
     @property
     def modality(self) -> str:

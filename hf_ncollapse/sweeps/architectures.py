@@ -7,45 +7,24 @@ from huggingface_hub.errors import StrictDataclassError
 
 from ..data import ClassificationData
 from ..models.collapse_config import CollapseConfig
-from ..models.configuration_collapse_resnet import CollapseResNetConfig
-from ..models.configuration_collapse_transformer import CollapseTransformerConfig
 from ..models.depth_continuation import DepthContinuationMixin
+from ..models.families import FAMILIES, Family
 from ..models.image_processing_collapse import CollapseImageProcessor
-from ..models.modeling_collapse_resnet import CollapseResNetForImageClassification
-from ..models.modeling_collapse_transformer import (
-    CollapseTransformerForImageClassification,
-    CollapseTransformerForSequenceClassification,
-)
 from .arguments import ModelArguments
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A named architecture: config class, classifier class by modality, and the fields that the name stands for."""
+    """A named architecture: its family, and the fields that the name stands for."""
 
-    config_class: type[CollapseConfig]
-    classifier_classes: dict[str, type[DepthContinuationMixin]]
+    family: Family
     fields: dict[str, Any]
 
 
 ARCHITECTURES = {
-    f"L-RN{layers}": Architecture(
-        CollapseResNetConfig,
-        {"image": CollapseResNetForImageClassification},
-        {"linear_layers_per_block": layers},
-    )
-    for layers in (1, 2)
-} | {
-    f"L-T{attention}{mlp}": Architecture(
-        CollapseTransformerConfig,
-        {
-            "image": CollapseTransformerForImageClassification,
-            "text": CollapseTransformerForSequenceClassification,
-        },
-        {"attention_linear_layers": attention, "mlp_linear_layers": mlp},
-    )
-    for attention in (1, 2)
-    for mlp in (1, 2)
+    name: Architecture(family, fields)
+    for family in FAMILIES
+    for name, fields in family.config.architectures_by_name.items()
 }
 
 
@@ -69,17 +48,17 @@ def build_config(name: str, depth: int, model: ModelArguments, data: Classificat
         ValueError: if the architecture cannot take this data, or a field is out of its range or foreign to it.
     """
     architecture = architecture_named(name)
-    if data.modality not in architecture.classifier_classes:
+    if data.modality not in architecture.family.classifiers:
         raise ValueError(
-            f"architecture is {name!r}, which takes {' or '.join(architecture.classifier_classes)} data; "
+            f"architecture is {name!r}, which takes {' or '.join(architecture.family.classifiers)} data; "
             f"this data set holds {data.modality}s"
         )
     given = model.given()
-    foreign = sorted(set(given) - set(architecture.config_class.__dataclass_fields__))
+    foreign = sorted(set(given) - set(architecture.family.config.__dataclass_fields__))
     if foreign:
         raise ValueError(f"{', '.join(foreign)} cannot be set for {name}, which has no such part")
     try:
-        return architecture.config_class(
+        return architecture.family.config(
             num_hidden_layers=depth,
             id2label=dict(enumerate(data.label_names)),
             label2id={label: index for index, label in enumerate(data.label_names)},
@@ -93,7 +72,7 @@ def build_config(name: str, depth: int, model: ModelArguments, data: Classificat
 
 def build_model(name: str, config: CollapseConfig, data: ClassificationData) -> DepthContinuationMixin:
     """Return a freshly initialised classifier of the architecture."""
-    return architecture_named(name).classifier_classes[data.modality](config)
+    return architecture_named(name).family.classifiers[data.modality](config)
 
 
 def _input_fields(data: ClassificationData) -> dict[str, Any]:

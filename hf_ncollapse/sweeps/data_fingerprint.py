@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from ..data import ClassificationData, TensorDataset, TokenDataset
-from ..models import CollapseImageProcessor
+from ..models.image_processing_collapse import CollapseImageProcessor
 
 
 def data_fingerprint(data: ClassificationData) -> dict[str, str]:

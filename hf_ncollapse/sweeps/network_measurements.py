@@ -96,7 +96,7 @@ def measure_networks(
             continue
         if data is None:
             data = load_classification_data(DataArguments(**read_json(folder / "sweep.json")["data"]))
-        model_class = architecture_named(row.architecture).classifier_classes[data.modality]
+        model_class = architecture_named(row.architecture).family.classifiers[data.modality]
         model = load_network(run_folder, model_class)
         nc1, shown = measure_network(model, data)
         layers.append(_rows(row, layer=range(len(nc1)), nc1=nc1))

@@ -191,7 +191,7 @@ def _initial_model(run: Run, recipe: Recipe, data: ClassificationData) -> DepthC
     config = build_config(name, run.depth, recipe.model, data)
     if run.parent is None:
         return build_model(name, config, data)
-    parent = load_network(run.parent.folder, architecture_named(name).classifier_classes[data.modality])
+    parent = load_network(run.parent.folder, architecture_named(name).family.classifiers[data.modality])
     return parent.deepen(run.depth)
 
 
