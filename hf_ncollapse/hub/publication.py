@@ -12,10 +12,10 @@ from huggingface_hub.utils import validate_repo_id
 from .card import collection_note, model_card, results_card, seeds_table
 from .explorer import explorer_files, explorer_repo
 from .manifest import MANIFEST, Manifest, hashes
+from .metric import METRIC_FOLDER
 from .names import model_repo, results_repo, seed_branch
 from .sweep_folder import SweepFolder
 
-_METRIC_FOLDER = Path(__file__).parent.parent / "neural_collapse"
 Kind = Literal["model", "dataset", "space"]
 # The Hub's own limits: of a file that is not stored as a large one, and of a Collection's texts.
 LARGEST_CARD = 10 * 2**20
@@ -110,7 +110,7 @@ def plan_publication(
     states.append(_state(results_repo(namespace, sweep.name), "dataset", "main", files, sweep.configuration, known))
     if with_metric:
         metric: dict[str, Path | bytes] = {
-            path.name: path for path in sorted(_METRIC_FOLDER.iterdir()) if path.is_file()
+            path.name: path for path in sorted(METRIC_FOLDER.iterdir()) if path.is_file()
         }
         del metric["__init__.py"]
         states.append(_state(f"{namespace}/neural_collapse", "space", "main", metric, {}, known))

@@ -94,9 +94,9 @@ class CollapseReport:
         """Draw the measures against the layers; it can be saved, changed, or shown by a notebook."""
         from matplotlib import pyplot  # noqa: F401  (IPython learns with it how a figure is shown)
 
-        from .figure import layers_figure
+        from .figure import report_figure
 
-        return layers_figure(self)
+        return report_figure(self)
 
     def as_dict(self) -> dict[str, Any]:
         """Everything but the statistics, ready for JSON."""
@@ -168,9 +168,9 @@ class CollapseReport:
 
     def _write_figure(self, path: Path) -> None:
         from ..figure_style import encoded
-        from .figure import layers_figure
+        from .figure import report_figure
 
-        (content,) = encoded(layers_figure(self), path.suffix[1:]).values()
+        (content,) = encoded(report_figure(self), path.suffix[1:]).values()
         path.write_bytes(content)
 
 

@@ -8,7 +8,7 @@ from ..quantities import QUANTITIES
 from .collapse_report import CollapseReport
 
 
-def layers_figure(report: CollapseReport) -> Figure:
+def report_figure(report: CollapseReport) -> Figure:
     """Draw every measure that has a positive value against the layers, on a logarithmic axis."""
     with styled():
         names = [layer.layer for layer in report.layers]

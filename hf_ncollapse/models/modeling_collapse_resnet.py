@@ -17,7 +17,7 @@ from .collapse_config import image_sides
 from .configuration_collapse_resnet import CollapseResNetConfig
 from .depth_continuation import DepthContinuationMixin
 from .regularized_objective import CollapseClassifierOutput, CollapseModelOutput, RegularizedObjectiveMixin
-from .residual_layers import BranchOutput, CenteredNorm, FeedForwardBranch, initialize_linear
+from .residual_layers import BranchOutput, CentredNorm, FeedForwardBranch, initialize_linear
 
 
 class CollapseResNetBlock(GradientCheckpointingLayer):
@@ -27,7 +27,7 @@ class CollapseResNetBlock(GradientCheckpointingLayer):
     def __init__(self, config: CollapseResNetConfig):
         super().__init__()
         self.feed_forward = FeedForwardBranch(config.hidden_size, config.linear_layers_per_block, config.hidden_act)
-        self.norm = CenteredNorm(config.hidden_size, config.norm_scale)
+        self.norm = CentredNorm(config.hidden_size, config.norm_scale)
         self.is_post = config.norm_placement == "post"
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -47,7 +47,7 @@ class CollapseResNetEmbeddings(nn.Module):
         super().__init__()
         self.image_shape = (config.num_channels, *image_sides(config.image_size))
         self.projection = nn.Linear(config.input_size, config.hidden_size)
-        self.norm: nn.Module = CenteredNorm(config.hidden_size, config.norm_scale)
+        self.norm: nn.Module = CentredNorm(config.hidden_size, config.norm_scale)
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         if tuple(pixel_values.shape[1:]) != self.image_shape:
@@ -99,7 +99,7 @@ class CollapseResNetModel(CollapseResNetPreTrainedModel):
         self.layers = nn.ModuleList(CollapseResNetBlock(config) for _ in range(config.num_hidden_layers))
         # After a post-LN block the stream is normalised already.
         is_post = config.norm_placement == "post"
-        self.norm: nn.Module = nn.Identity() if is_post else CenteredNorm(config.hidden_size, config.norm_scale)
+        self.norm: nn.Module = nn.Identity() if is_post else CentredNorm(config.hidden_size, config.norm_scale)
         self.post_init()
 
     @merge_with_config_defaults

@@ -21,7 +21,7 @@ from .collapse_config import image_sides
 from .configuration_collapse_transformer import CollapseTransformerConfig
 from .depth_continuation import DepthContinuationMixin
 from .regularized_objective import CollapseClassifierOutput, CollapseModelOutput, RegularizedObjectiveMixin
-from .residual_layers import BranchOutput, CenteredNorm, FeedForwardBranch, initialize_linear
+from .residual_layers import BranchOutput, CentredNorm, FeedForwardBranch, initialize_linear
 
 logger = logging.get_logger(__name__)
 
@@ -105,7 +105,7 @@ class CollapseTransformerBlock(GradientCheckpointingLayer):
         super().__init__()
         self.attention = CollapseSelfAttention(config)
         self.feed_forward = FeedForwardBranch(config.hidden_size, config.mlp_linear_layers, config.hidden_act)
-        self.norm = CenteredNorm(config.hidden_size, config.norm_scale)
+        self.norm = CentredNorm(config.hidden_size, config.norm_scale)
         self.is_post = config.norm_placement == "post"
 
     def forward(
@@ -127,7 +127,7 @@ class CollapseTransformerBlock(GradientCheckpointingLayer):
 
 def _embedding_norm(config: CollapseTransformerConfig) -> nn.Module:
     """LN after the embedding is pre-LN's; a post-LN block begins with one."""
-    return CenteredNorm(config.hidden_size, config.norm_scale) if config.norm_placement == "pre" else nn.Identity()
+    return CentredNorm(config.hidden_size, config.norm_scale) if config.norm_placement == "pre" else nn.Identity()
 
 
 class CollapsePatchEmbeddings(nn.Module):
@@ -218,7 +218,7 @@ class CollapseTransformerModel(CollapseTransformerPreTrainedModel):
             self.main_input_name, self.input_modalities = "pixel_values", ["image"]
             self.embeddings = CollapsePatchEmbeddings(config)
         self.layers = nn.ModuleList(CollapseTransformerBlock(config) for _ in range(config.num_hidden_layers))
-        self.norm = CenteredNorm(config.hidden_size, config.norm_scale)
+        self.norm = CentredNorm(config.hidden_size, config.norm_scale)
         self.post_init()
 
     @merge_with_config_defaults

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from .configuration_collapse_resnet import CollapseResNetConfig
 from .modeling_collapse_resnet import CollapseResNetBlock, CollapseResNetForImageClassification
-from .residual_layers import CenteredNorm
+from .residual_layers import CentredNorm
 
 
 class _AffineEmbedding(nn.Module):
@@ -103,7 +103,7 @@ def tightened_network(
     embeddings, source = model.network.embeddings, relaxed.network.embeddings
     projection = cast(_AffineEmbedding, source.norm).projection
     offset = (
-        cast(CenteredNorm, embeddings.norm).factor * math.sqrt(config.hidden_size) * free_direction(config.hidden_size)
+        cast(CentredNorm, embeddings.norm).factor * math.sqrt(config.hidden_size) * free_direction(config.hidden_size)
     )
     embeddings.projection.weight.copy_(scale * projection @ source.projection.weight.double())
     embeddings.projection.bias.copy_(offset + scale * projection @ source.projection.bias.double())

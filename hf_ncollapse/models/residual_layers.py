@@ -20,7 +20,7 @@ def feature_norm(norm_scale: str, hidden_size: int) -> float:
     return 1.0 if norm_scale == "unit" else math.sqrt(hidden_size)
 
 
-class CenteredNorm(nn.Module):
+class CentredNorm(nn.Module):
     """LN(x) = r · (x − mean(x)) / ‖x − mean(x)‖, with no trainable weight; r is `feature_norm(norm_scale, d)`.
 
     Maps (..., d) to (..., d). A constant vector, which has no direction, goes to 0.

@@ -6,31 +6,31 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_ncollapse.models.residual_layers import CenteredNorm, feature_norm
+from hf_ncollapse.models.residual_layers import CentredNorm, feature_norm
 
 
 @given(st.integers(2, 80), st.sampled_from(["unit", "sqrt"]), st.floats(-8, 8), st.integers(0, 100))
 def test_a_normalised_vector_has_mean_zero_and_norm_r_whatever_its_scale(size, scale, exponent, seed):
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(3, size, dtype=torch.float64, generator=generator) * 10**exponent
-    y = CenteredNorm(size, scale)(x)
+    y = CentredNorm(size, scale)(x)
     radius = {"unit": 1.0, "sqrt": math.sqrt(size)}[scale]
     assert feature_norm(scale, size) == radius
     torch.testing.assert_close(y.sum(-1), torch.zeros(3, dtype=torch.float64), atol=1e-9, rtol=0)
     torch.testing.assert_close(y.norm(dim=-1), torch.full((3,), radius, dtype=torch.float64), atol=1e-7, rtol=1e-7)
-    torch.testing.assert_close(y, CenteredNorm(size, scale)(5 * x + 10**exponent), atol=1e-6, rtol=0)
+    torch.testing.assert_close(y, CentredNorm(size, scale)(5 * x + 10**exponent), atol=1e-6, rtol=0)
 
 
 def test_the_sqrt_scale_is_torchs_layer_norm_and_the_unit_scale_a_multiple_of_it():
     x = torch.randn(4, 16, dtype=torch.float64)
     expected = torch.nn.LayerNorm(16, elementwise_affine=False, eps=0).double()(x)
-    torch.testing.assert_close(CenteredNorm(16, "sqrt")(x), expected)
-    torch.testing.assert_close(CenteredNorm(16, "unit")(x), expected / 4)
+    torch.testing.assert_close(CentredNorm(16, "sqrt")(x), expected)
+    torch.testing.assert_close(CentredNorm(16, "unit")(x), expected / 4)
 
 
 def test_a_constant_vector_goes_to_zero_with_a_finite_gradient():
     x = torch.full((2, 8), 3.0, requires_grad=True)
-    y = CenteredNorm(8, "unit")(x)
+    y = CentredNorm(8, "unit")(x)
     y.sum().backward()
     assert y.abs().max() == 0
     assert x.grad.isfinite().all()
