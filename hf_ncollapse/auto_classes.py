@@ -6,7 +6,7 @@ the families when its own module has been imported, or at once where it was.
 
 from types import ModuleType
 
-from wrapt import register_post_import_hook
+from wrapt import lazy_import, register_post_import_hook
 
 
 def register_when_imported() -> None:
@@ -29,19 +29,26 @@ def _register_configs(auto: ModuleType) -> None:
 
 
 def _register_models(auto: ModuleType) -> None:
-    from .models.families import FAMILIES
+    # By name: the networks may be in the midst of their own import, which reaches this module too.
+    from .models.configuration_collapse_resnet import CollapseResNetConfig
+    from .models.configuration_collapse_transformer import CollapseTransformerConfig
 
-    classifiers = {"image": auto.AutoModelForImageClassification, "text": auto.AutoModelForSequenceClassification}
-    for family in FAMILIES:
-        auto.AutoModel.register(family.config, family.network, exist_ok=True)
-        for modality, classifier in family.classifiers.items():
-            classifiers[modality].register(family.config, classifier, exist_ok=True)
+    images, texts = auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+    for mapping, config, model in (
+        (auto.MODEL_MAPPING, CollapseResNetConfig, "CollapseResNetModel"),
+        (auto.MODEL_MAPPING, CollapseTransformerConfig, "CollapseTransformerModel"),
+        (images, CollapseResNetConfig, "CollapseResNetForImageClassification"),
+        (images, CollapseTransformerConfig, "CollapseTransformerForImageClassification"),
+        (texts, CollapseTransformerConfig, "CollapseTransformerForSequenceClassification"),
+    ):
+        mapping.register(config, lazy_import("hf_ncollapse", model), exist_ok=True)
 
 
 def _register_processor(auto: ModuleType) -> None:
-    from .models.families import FAMILIES
+    from .models.configuration_collapse_resnet import CollapseResNetConfig
+    from .models.configuration_collapse_transformer import CollapseTransformerConfig
     from .models.image_processing_collapse import CollapseImageProcessor
 
     classes = {"pil": CollapseImageProcessor}
-    for family in FAMILIES:
-        auto.AutoImageProcessor.register(family.config, image_processor_classes=classes, exist_ok=True)
+    for config in (CollapseResNetConfig, CollapseTransformerConfig):
+        auto.AutoImageProcessor.register(config, image_processor_classes=classes, exist_ok=True)

@@ -148,9 +148,10 @@ AUTO_CLASSES = "from transformers import AutoConfig, AutoModel, AutoImageProcess
     [
         f"import hf_ncollapse; {AUTO_CLASSES}",
         f"{AUTO_CLASSES}; import hf_ncollapse",
-        f"import hf_ncollapse; import transformers.modeling_utils; {AUTO_CLASSES}",
+        f"import hf_ncollapse; hf_ncollapse.CollapseTransformerModel; {AUTO_CLASSES}",
+        f"import hf_ncollapse; from transformers.modeling_layers import GradientCheckpointingLayer; {AUTO_CLASSES}",
     ],
-    ids=["first", "last", "in the midst"],
+    ids=["package first", "package last", "network first", "layers of networks first"],
 )
 def test_the_auto_classes_know_the_families_in_every_order_of_imports(imports, tmp_path):
     code = f"""{imports}

@@ -1,4 +1,4 @@
-"""The model families, for who looks one up: an architecture's name, an Auto class."""
+"""The model families, each with its classifiers."""
 
 from dataclasses import dataclass
 
