@@ -21,9 +21,14 @@ def start_nodes(output: Path, *options: list[str]) -> list[tuple[int, str]]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     launcher = [
-        *(sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_machines", str(len(options))),
-        *("--num_processes", str(len(options)), "--main_process_ip", "127.0.0.1", "--main_process_port", str(port)),
-        *("--mixed_precision", "no", "--dynamo_backend", "no", "--machine_rank"),
+        *(sys.executable, "-m", "accelerate.commands.launch"),
+        *(
+            "--config_file",
+            str(ROOT / "recipes/accelerate_configs/multi_node.yaml"),
+            "--num_machines",
+            str(len(options)),
+        ),
+        *("--num_processes", str(len(options)), "--main_process_port", str(port), "--machine_rank"),
     ]
     nodes = [
         subprocess.Popen(
