@@ -41,7 +41,9 @@ def simplex_frame(num_classes: int, generator: torch.Generator) -> torch.Tensor:
     return torch.nn.functional.normalize(frame)
 
 
-def make_features(num_classes: int, within: float, geometry: float, seed: int):
+def make_features(
+    num_classes: int, within: float, geometry: float, seed: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Features, labels and a classifier at given degrees (0 to 1) of within-class and geometric collapse."""
     generator = torch.Generator().manual_seed(seed)
     frame = WIDTH**0.5 * simplex_frame(num_classes, generator)
@@ -53,7 +55,7 @@ def make_features(num_classes: int, within: float, geometry: float, seed: int):
     return means[labels] + (1 - within) * noise, labels, classifier
 
 
-def measure(num_classes: float, within: float, geometry: float, seed: float):
+def measure(num_classes: float, within: float, geometry: float, seed: float) -> list[list[str]]:
     """The table of measures: name, value and formula."""
     features, labels, classifier = make_features(int(num_classes), within, geometry, int(seed))
     strangers = torch.randn(SAMPLES_A_CLASS, WIDTH, generator=torch.Generator().manual_seed(int(seed) + 1))

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 
 
-def exact_products(device: torch.device) -> AbstractContextManager:
+def exact_products(device: torch.device) -> AbstractContextManager[object]:
     """Without autocast on a device: under it, float32 products run in bfloat16 or float16."""
     if not torch.amp.is_autocast_available(device.type):
         return nullcontext()

@@ -4,13 +4,16 @@ import os
 import time
 import uuid
 from pathlib import Path
+from typing import Any
 
 import torch
 
 _POLL_SECONDS = 0.02
 
 
-def file_gather(state: dict, folder: str, name: str, process_id: int, num_process: int, timeout: float):
+def file_gather(
+    state: dict[str, Any], folder: str, name: str, process_id: int, num_process: int, timeout: float
+) -> list[dict[str, Any]] | None:
     """Return the states of all processes, in order, in process 0; `None` in the others, once process 0 has read them.
 
     Process 0 writes a request with a token of its own and waits for answers to that token, so that neither files left
@@ -45,17 +48,17 @@ def file_gather(state: dict, folder: str, name: str, process_id: int, num_proces
         return states
 
     written: dict[str, Path] = {}
-    token = None
-    while token is None or written[token].exists():
+    answered: str | None = None
+    while answered is None or written[answered].exists():
         if time.monotonic() > deadline:
             for path in written.values():
                 path.unlink(missing_ok=True)
             raise ValueError(_late("process 0 did not call compute", name, timeout))
         requested = _read_token(request)
         if requested is not None and requested not in written:
-            token = requested
-            written[token] = _answer(request, token, process_id)
-            _write(written[token], state)
+            answered = requested
+            written[answered] = _answer(request, answered, process_id)
+            _write(written[answered], state)
         time.sleep(_POLL_SECONDS)
     for path in written.values():
         path.unlink(missing_ok=True)
@@ -66,7 +69,7 @@ def _answer(request: Path, token: str, process_id: int) -> Path:
     return request.with_name(f"{request.name}-{token}-{process_id}")
 
 
-def _write(path: Path, state: dict) -> None:
+def _write(path: Path, state: dict[str, Any]) -> None:
     """Write so that whoever sees the file sees all of it."""
     unfinished = path.with_name(f"{path.name}.unfinished")
     torch.save(state, unfinished)

@@ -131,7 +131,7 @@ def nc1_pinv(
     if not one_pass and batches is None:
         reason = "float32 rounds off their scatter along the class means; pass batches, or features in float64"
         raise SecondLookNeeded("nc1_pinv", reason)
-    if not one_pass:
+    if not one_pass and batches is not None:
         means, weights = statistics.class_means, within_weights(statistics, weighting) / statistics.counts
         trace = torch.zeros((), dtype=torch.float64, device=statistics.device)
         for features, labels in second_look(statistics, batches):

@@ -1,6 +1,7 @@
 """Neural collapse as an `evaluate` metric: NC1 to NC4 of any classifier's features."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import datasets
 import evaluate
@@ -28,6 +29,9 @@ from .softmax_code import softmax_code_margin
 from .spectra import vci
 from .uniformity import gnc2
 from .worst_classes import nc1_worst
+
+# What torch.as_tensor takes: a tensor, an array or nested lists; and None for none.
+Values = Any
 
 _DESCRIPTION = """\
 Neural collapse: towards the end of training, a classifier's last-layer features collapse to their class means (NC1),
@@ -136,11 +140,11 @@ class NeuralCollapse(evaluate.Metric):
 
     def __init__(
         self,
-        *args,
+        *args: Any,
         measures: str | Iterable[str] | None = None,
         num_classes: int | None = None,
         keep_features_mib: float | None = None,
-        **kwargs,
+        **kwargs: Any,
     ):
         self._measures = "paper" if measures is None else measures
         self._num_classes = num_classes
@@ -155,7 +159,7 @@ class NeuralCollapse(evaluate.Metric):
     def _empty_buffer(self) -> SampleBuffer:
         return SampleBuffer(self._max_bytes, num_classes=self._num_classes, **self._accumulated)
 
-    def _info(self):
+    def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation=_CITATION,
@@ -174,22 +178,24 @@ class NeuralCollapse(evaluate.Metric):
             ],
         )
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._buffer)
 
-    def add_batch(self, *, predictions=None, references=None):
+    def add_batch(self, *, predictions: Values = None, references: Values = None) -> None:
         """Add features (N×d) and labels (N)."""
         if predictions is None or references is None:
             raise ValueError("add_batch takes both predictions (features, N×d) and references (labels, N)")
         self._buffer.add(_as_tensor(predictions), _as_tensor(references))
 
-    def add(self, *, prediction=None, reference=None):
+    def add(self, *, prediction: Values = None, reference: Values = None) -> None:
         """Add one sample: its feature (d) and its label."""
         if prediction is None or reference is None:
             raise ValueError("add takes both prediction (a feature, d values) and reference (its label)")
         self.add_batch(predictions=_as_tensor(prediction).unsqueeze(0), references=[int(reference)])
 
-    def compute(self, *, predictions=None, references=None, **kwargs):
+    def compute(
+        self, *, predictions: Values = None, references: Values = None, **kwargs: Any
+    ) -> dict[str, Any] | None:
         """Compute the measures of the samples added so far and of those given here, and forget the samples.
 
         With `num_process` above 1, process 0 gets the result over the samples of all and the others get `None`.
@@ -207,7 +213,7 @@ class NeuralCollapse(evaluate.Metric):
                 self._buffer = self._empty_buffer()
         return result
 
-    def statistics(self, *, num_classes=None, ignore_index=None) -> ClassStatistics:
+    def statistics(self, *, num_classes: int | None = None, ignore_index: int | None = None) -> ClassStatistics:
         """Return statistics of the samples added so far, and forget the samples.
 
         Those of the training set are what `compute(training_statistics=…)` takes to measure a test set.
@@ -220,20 +226,20 @@ class NeuralCollapse(evaluate.Metric):
 
     def _compute(
         self,
-        buffer,
+        buffer: SampleBuffer,
         *,
-        classifier=None,
-        bias=None,
-        measures=None,
-        weighting="class",
-        absent="error",
-        ignore_index=None,
-        num_classes=None,
-        training_statistics=None,
-        out_of_distribution=None,
-        per_class=False,
-        standard_errors=False,
-    ):
+        classifier: Values = None,
+        bias: Values = None,
+        measures: str | Iterable[str] | None = None,
+        weighting: str = "class",
+        absent: str = "error",
+        ignore_index: int | None = None,
+        num_classes: int | None = None,
+        training_statistics: ClassStatistics | None = None,
+        out_of_distribution: Values = None,
+        per_class: bool = False,
+        standard_errors: bool = False,
+    ) -> dict[str, Any]:
         measures = self._measures if measures is None else measures
         names = measure_names(measures)
         num_classes = num_classes or self._num_classes
@@ -262,7 +268,7 @@ class NeuralCollapse(evaluate.Metric):
             standard_errors=standard_errors,
         )
 
-    def _gathered(self):
+    def _gathered(self) -> SampleBuffer | None:
         """In process 0 the buffer of all processes; `None` in the others."""
         if self.num_process == 1:
             return self._buffer
@@ -282,7 +288,7 @@ class NeuralCollapse(evaluate.Metric):
         return gathered
 
 
-def _as_tensor(values) -> torch.Tensor:
+def _as_tensor(values: Values) -> torch.Tensor:
     if isinstance(values, torch.nn.Module):
         raise ValueError(f"classifier must be a layer's weight (model.classifier.weight), got {type(values).__name__}")
     if isinstance(values, (list, tuple)) and values and isinstance(values[0], torch.Tensor):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from . import frames, imbalance, jackknife, measures, softmax_code, spectra, uniformity, worst_classes
 
@@ -39,7 +40,7 @@ class Measure:
         max_classes: "all" leaves it out for more classes, as its cost grows like K³.
     """
 
-    function: Callable[..., float]
+    function: Callable[..., Any]
     convention: str
     needs: frozenset[str]
     uses: frozenset[str] = frozenset()
@@ -55,11 +56,11 @@ class Measure:
         return (self.needs | self.uses) - _ACCUMULATED
 
 
-def _of(function: Callable[..., float], convention: str, needs: str, uses: str = "", **known) -> Measure:
-    needs, uses = frozenset(needs.split()), frozenset(uses.split())
-    if not (needs <= NEEDS.keys() and uses <= _USES):
+def _of(function: Callable[..., Any], convention: str, needs: str, uses: str = "", **known: Any) -> Measure:
+    needed, used = frozenset(needs.split()), frozenset(uses.split())
+    if not (needed <= NEEDS.keys() and used <= _USES):
         raise ValueError(f"needs are among {', '.join(NEEDS)}, uses among {', '.join(_USES)}; got {needs}, {uses}")
-    return Measure(function, convention, needs, uses, **known)
+    return Measure(function, convention, needed, used, **known)
 
 
 _SMALL, _FEW = 2000, 100

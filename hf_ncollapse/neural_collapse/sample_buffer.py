@@ -1,5 +1,7 @@
 """The samples a metric was given: kept while they fit, streamed into class statistics beyond."""
 
+from typing import Any, cast
+
 import torch
 from torch import Tensor
 
@@ -54,27 +56,26 @@ class SampleBuffer:
             require_finite(features if counted.all() else features.masked_fill(~counted.unsqueeze(1), 0))
             self._features.append(features.clone())
         else:
-            self.stream()
-            self._stream_batch(features, labels)
+            self._streamed = self._with_batch(self.stream(), features, labels)
         self._labels.append(labels)
         self.num_features, self._num_bytes = features.shape[1], num_bytes
 
-    def stream(self) -> None:
-        """Turn the features kept so far into statistics."""
+    def stream(self) -> ClassStatistics:
+        """Turn the features kept so far into statistics, and return these."""
         if self._streamed is None:
-            self._streamed = ClassStatistics(self.num_classes or 2, **self.accumulated)
+            statistics = ClassStatistics(self.num_classes or 2, **self.accumulated)
             for features, labels in zip(self._features, self._labels, strict=True):
-                self._stream_batch(features, labels)
-            self._features = []
+                statistics = self._with_batch(statistics, features, labels)
+            self._streamed, self._features = statistics, []
+        return self._streamed
 
     def merge(self, other: "SampleBuffer") -> None:
         """Append the samples of `other`, which gives up its own."""
         if self._streamed is not None or other._streamed is not None:
-            self.stream()
-            other.stream()
-            num_classes = max(self._streamed.num_classes, other._streamed.num_classes)
-            self._streamed = _of_size(self._streamed, num_classes)
-            self._streamed.merge(_of_size(other._streamed, num_classes))
+            own, others = self.stream(), other.stream()
+            num_classes = max(own.num_classes, others.num_classes)
+            self._streamed = _of_size(own, num_classes)
+            self._streamed.merge(_of_size(others, num_classes))
         self._features += other._features
         self._labels += other._labels
         self.num_features = self.num_features or other.num_features
@@ -96,7 +97,7 @@ class SampleBuffer:
             raise ValueError("there are no samples: add features and labels before computing")
         labels = torch.cat(self._labels)
         if num_classes is None:
-            require_plausible(labels, len(labels), self.num_features)
+            require_plausible(labels, len(labels), cast(int, self.num_features))  # of samples
             num_classes = max(2, int(labels.max()) + 1)
         check_labels(labels, num_classes, ignore_index)
         if self._streamed is not None:
@@ -112,7 +113,7 @@ class SampleBuffer:
             statistics.update(*batch, ignore_index=ignore_index)
         return statistics, batches
 
-    def state_dict(self) -> dict:
+    def state_dict(self) -> dict[str, Any]:
         """The samples as tensors and numbers, for another process to `from_state_dict` and `merge`."""
         return {
             "labels": self._labels,
@@ -124,7 +125,7 @@ class SampleBuffer:
         }
 
     @classmethod
-    def from_state_dict(cls, state: dict) -> "SampleBuffer":
+    def from_state_dict(cls, state: dict[str, Any]) -> "SampleBuffer":
         """The buffer that `state_dict` described."""
         buffer = cls(max_bytes=0, num_classes=state["num_classes"], **state["accumulated"])
         buffer._labels, buffer._features = state["labels"], state["features"]
@@ -133,18 +134,21 @@ class SampleBuffer:
             buffer._streamed = ClassStatistics.from_state_dict(state["streamed"])
         return buffer
 
-    def _stream_batch(self, features: Tensor, labels: Tensor) -> None:
+    def _with_batch(self, statistics: ClassStatistics, features: Tensor, labels: Tensor) -> ClassStatistics:
         counted = labels >= 0
         if not counted.all():
             require_finite(features.masked_fill(~counted.to(features.device).unsqueeze(1), 0))
             features, labels = features[counted.to(features.device)], labels[counted]
         if self.num_classes is None:
-            self._streamed = self._streamed.grown_for(features, labels)
-        self._streamed.update(features, labels)
+            statistics = statistics.grown_for(features, labels)
+        statistics.update(features, labels)
+        return statistics
 
     def _rebatched(self) -> list[tuple[Tensor, Tensor]]:
         """The kept samples, with runs of small batches (`add` makes batches of one) joined."""
-        batches, group, rows = [], [], 0
+        batches: list[list[tuple[Tensor, Tensor]]] = []
+        group: list[tuple[Tensor, Tensor]] = []
+        rows = 0
         for batch in zip(self._features, self._labels, strict=True):
             group.append(batch)
             rows += len(batch[1])
@@ -152,10 +156,12 @@ class SampleBuffer:
                 batches.append(group)
                 group, rows = [], 0
         batches += [group] * bool(group)
-        return [
-            group[0] if len(group) == 1 else tuple(torch.cat(tensors) for tensors in zip(*group, strict=True))
-            for group in batches
-        ]
+        return [group[0] if len(group) == 1 else _joined(group) for group in batches]
+
+
+def _joined(batches: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    features, labels = zip(*batches, strict=True)
+    return torch.cat(features), torch.cat(labels)
 
 
 def _of_size(statistics: ClassStatistics, num_classes: int) -> ClassStatistics:

@@ -7,7 +7,9 @@ from .moments import Statistics, as_classifier, between_class_trace, centred_mea
 from .pairs import tiles
 
 
-def per_class(statistics: Statistics, *, classifier: Tensor | None = None, weighting: str = "class") -> dict:
+def per_class(
+    statistics: Statistics, *, classifier: Tensor | None = None, weighting: str = "class"
+) -> dict[str, Tensor]:
     r"""What each class contributes, as tensors of K values.
 
     Returns:
@@ -73,8 +75,8 @@ def nc2_worst(
     cosines, others = _nearest(centred_means(statistics, weighting))
     cosine, worst = cosines.max(0)
     value = max(0.0, float(cosine) + 1 / (len(cosines) - 1)) if cosine == cosine else float("nan")
-    pair = sorted((int(worst), int(others[worst])))
-    return (value, tuple(pair)) if return_pair else value
+    first, second = sorted((int(worst), int(others[worst])))
+    return (value, (first, second)) if return_pair else value
 
 
 def nc3_worst(

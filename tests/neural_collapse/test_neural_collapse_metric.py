@@ -109,6 +109,18 @@ def test_streamed_labels_are_judged_like_kept_ones(load, samples):
         metric.compute(classifier=classifier, ignore_index=1)
 
 
+def test_samples_that_cannot_be_streamed_are_still_there_and_told_of_at_every_batch(load, samples):
+    features, labels, classifier, _ = samples
+    metric = load(keep_features_mib=2 * len(labels) * WIDTH * 4 / 2**20)
+    metric.add_batch(predictions=features, references=labels)
+    metric.add_batch(predictions=features[:1], references=[10**8])  # its class alone would make K×d take 6 GB
+    for _ in range(2):
+        with pytest.raises(ValueError, match="got 100000000 at position"):
+            metric.add_batch(predictions=features, references=labels)
+    result = metric.compute(classifier=classifier, ignore_index=10**8)
+    assert result["nc1"] == pytest.approx(expected_result(samples)["nc1"], rel=1e-6)
+
+
 def test_an_error_keeps_what_was_added_and_forgets_what_compute_was_given(load, samples):
     features, labels, classifier, _ = samples
     metric = load()
