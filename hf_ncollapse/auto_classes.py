@@ -8,6 +8,8 @@ from types import ModuleType
 
 from wrapt import lazy_import, register_post_import_hook
 
+from .models.families import CLASSIFIERS, FAMILIES
+
 
 def register_when_imported() -> None:
     """Register the families with every Auto class as soon as it exists."""
@@ -21,34 +23,26 @@ def register_when_imported() -> None:
 
 def _register_configs(auto: ModuleType) -> None:
     # The configurations alone: transformers imports this module in the midst of that of `PreTrainedModel`.
-    from .models.configuration_collapse_resnet import CollapseResNetConfig
-    from .models.configuration_collapse_transformer import CollapseTransformerConfig
-
-    for config in (CollapseResNetConfig, CollapseTransformerConfig):
-        auto.AutoConfig.register(config.model_type, config, exist_ok=True)
+    for family in FAMILIES:
+        auto.AutoConfig.register(family.model_type, family.config, exist_ok=True)
 
 
 def _register_models(auto: ModuleType) -> None:
     # By name: the networks may be in the midst of their own import, which reaches this module too.
-    from .models.configuration_collapse_resnet import CollapseResNetConfig
-    from .models.configuration_collapse_transformer import CollapseTransformerConfig
-
-    images, texts = auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
-    for mapping, config, model in (
-        (auto.MODEL_MAPPING, CollapseResNetConfig, "CollapseResNetModel"),
-        (auto.MODEL_MAPPING, CollapseTransformerConfig, "CollapseTransformerModel"),
-        (images, CollapseResNetConfig, "CollapseResNetForImageClassification"),
-        (images, CollapseTransformerConfig, "CollapseTransformerForImageClassification"),
-        (texts, CollapseTransformerConfig, "CollapseTransformerForSequenceClassification"),
-    ):
-        mapping.register(config, lazy_import("hf_ncollapse", model), exist_ok=True)
+    mappings = {
+        "image": auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
+        "text": auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    }
+    for family in FAMILIES:
+        of_family = [(auto.MODEL_MAPPING, "Model")]
+        of_family += [(mappings[modality], CLASSIFIERS[modality]) for modality in family.modalities]
+        for mapping, ending in of_family:
+            mapping.register(family.config, lazy_import(family.modeling, family.name + ending), exist_ok=True)
 
 
 def _register_processor(auto: ModuleType) -> None:
-    from .models.configuration_collapse_resnet import CollapseResNetConfig
-    from .models.configuration_collapse_transformer import CollapseTransformerConfig
     from .models.image_processing_collapse import CollapseImageProcessor
 
     classes = {"pil": CollapseImageProcessor}
-    for config in (CollapseResNetConfig, CollapseTransformerConfig):
-        auto.AutoImageProcessor.register(config, image_processor_classes=classes, exist_ok=True)
+    for family in FAMILIES:
+        auto.AutoImageProcessor.register(family.config, image_processor_classes=classes, exist_ok=True)

@@ -1,35 +1,53 @@
-"""The model families, each with its classifiers."""
+"""The model families, by the names of their modules and classes: these are imported when somebody needs one."""
 
+import importlib
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from transformers.modeling_utils import PreTrainedModel
+if TYPE_CHECKING:
+    from .collapse_config import CollapseConfig
+    from .depth_continuation import DepthContinuationMixin
 
-from .collapse_config import CollapseConfig
-from .configuration_collapse_resnet import CollapseResNetConfig
-from .configuration_collapse_transformer import CollapseTransformerConfig
-from .depth_continuation import DepthContinuationMixin
-from .modeling_collapse_resnet import CollapseResNetForImageClassification, CollapseResNetModel
-from .modeling_collapse_transformer import (
-    CollapseTransformerForImageClassification,
-    CollapseTransformerForSequenceClassification,
-    CollapseTransformerModel,
-)
+# How the classes of classifiers end, by what they read.
+CLASSIFIERS = {"image": "ForImageClassification", "text": "ForSequenceClassification"}
 
 
 @dataclass(frozen=True)
 class Family:
-    """Networks of one config class: without a classifier, and with one, by what they read."""
+    """Networks of one config class, `{name}Config` of `configuration_{model_type}`.
 
-    config: type[CollapseConfig]
-    network: type[PreTrainedModel]
-    classifiers: dict[str, type[DepthContinuationMixin]]
+    In `modeling_{model_type}` they are `{name}Model`, without a classifier, and `{name}ForImageClassification` or
+    `{name}ForSequenceClassification`.
+
+    Args:
+        model_type: of the config.
+        name: what the classes' names begin with.
+        modalities: what the classifiers read, "image" or "text".
+    """
+
+    model_type: str
+    name: str
+    modalities: tuple[str, ...]
+
+    @property
+    def modeling(self) -> str:
+        """The full name of the networks' module."""
+        return f"{__package__}.modeling_{self.model_type}"
+
+    @property
+    def config(self) -> "type[CollapseConfig]":
+        """The config class."""
+        module = importlib.import_module(f"{__package__}.configuration_{self.model_type}")
+        return getattr(module, f"{self.name}Config")
+
+    @property
+    def classifiers(self) -> "dict[str, type[DepthContinuationMixin]]":
+        """The classes of the classifiers, by what they read."""
+        module = importlib.import_module(self.modeling)
+        return {modality: getattr(module, self.name + CLASSIFIERS[modality]) for modality in self.modalities}
 
 
 FAMILIES = (
-    Family(CollapseResNetConfig, CollapseResNetModel, {"image": CollapseResNetForImageClassification}),
-    Family(
-        CollapseTransformerConfig,
-        CollapseTransformerModel,
-        {"image": CollapseTransformerForImageClassification, "text": CollapseTransformerForSequenceClassification},
-    ),
+    Family("collapse_resnet", "CollapseResNet", ("image",)),
+    Family("collapse_transformer", "CollapseTransformer", ("image", "text")),
 )

@@ -48,9 +48,9 @@ def build_config(name: str, depth: int, model: ModelArguments, data: Classificat
         ValueError: if the architecture cannot take this data, or a field is out of its range or foreign to it.
     """
     architecture = architecture_named(name)
-    if data.modality not in architecture.family.classifiers:
+    if data.modality not in architecture.family.modalities:
         raise ValueError(
-            f"architecture is {name!r}, which takes {' or '.join(architecture.family.classifiers)} data; "
+            f"architecture is {name!r}, which takes {' or '.join(architecture.family.modalities)} data; "
             f"this data set holds {data.modality}s"
         )
     given = model.given()
