@@ -4,9 +4,9 @@
 
 With the folder of a checkout of github.com/rhubarbwu/neural-collapse, that package is timed beside this one.
 
-Every line is a ratio of times measured in turns in this run (the least of several), so that a busy machine moves both
-alike, and the memory allocated above what was there before. The floors are what nobody can avoid: one float32 gemm
-XᵀX for what needs Σ_W, and class sums with squared norms in float32 for what needs traces only.
+Every line is a ratio of processor times measured in turns in this run (the least of several), so that a busy machine
+moves both alike, and the memory allocated above what was there before. The floors are what nobody can avoid: one
+float32 gemm XᵀX for what needs Σ_W, and class sums with squared norms in float32 for what needs traces only.
 """
 
 import gc
@@ -75,13 +75,13 @@ def through_evaluate(metric, features, labels, classifier, names):
 
 
 def least_seconds(*functions: Callable, repeats: int = 7) -> list[float]:
-    """The least time of each function, called in turns."""
+    """The least processor time of each function, called in turns: what others compute meanwhile does not count."""
     best = [float("inf")] * len(functions)
     for _ in range(repeats):
         for index, function in enumerate(functions):
-            start = time.perf_counter()
+            start = time.process_time()
             function()
-            best[index] = min(best[index], time.perf_counter() - start)
+            best[index] = min(best[index], time.process_time() - start)
     return best
 
 

@@ -43,25 +43,26 @@ def counted_samples(
         ValueError: a label is outside 0 … K − 1, or a feature is NaN, infinite or too large to square in float64.
     """
     labels = labels.to(features.device, torch.int64)
-    if len(labels) == 0:
+    num_samples = labels.shape[0]
+    if num_samples == 0:
         return features, labels
     magnitudes = _magnitudes(features)
     if ignore_index is None:
-        found = torch.stack([*labels.aminmax(), magnitudes.sum()])
-        num_ignored = 0
+        found = [*labels.aminmax(), magnitudes.sum(dtype=torch.float64)]
     else:
         ignored = labels == ignore_index
         judged = labels.masked_fill(ignored, 0)
-        found = torch.stack([*judged.aminmax(), magnitudes.masked_fill(ignored, 0).sum(), ignored.sum()])
-    smallest, largest, magnitude, *rest = found.tolist()
+        magnitudes = magnitudes.masked_fill(ignored, 0)
+        found = [*judged.aminmax(), magnitudes.sum(dtype=torch.float64), ignored.sum()]
+    smallest, largest, magnitude, *rest = torch.stack(found).tolist()
     num_ignored = int(rest[0]) if rest else 0
     if smallest < 0 or largest >= num_classes:
         check_labels(labels, num_classes, ignore_index)
     if num_ignored:
         # A stable sort needs no count from the accelerator, which a boolean mask would wait for.
-        counted = ignored.to(torch.uint8).argsort(stable=True)[: len(labels) - num_ignored]
+        counted = ignored.to(torch.uint8).argsort(stable=True)[: num_samples - num_ignored]
         features, labels = features[counted], labels[counted]
-    if not magnitude <= _LARGEST_SQUARABLE:
+    if not abs(magnitude) <= _LARGEST_SQUARABLE:
         require_finite(features)
     return features, labels
 
@@ -97,7 +98,7 @@ def require_plausible(labels: Tensor, num_samples: int, num_features: int) -> No
 
 def require_finite(features: Tensor) -> None:
     """Raise a `ValueError` that says how many features are NaN, infinite or too large to square, and where, if any."""
-    if features.numel() == 0 or _magnitudes(features).sum() <= _LARGEST_SQUARABLE:
+    if features.numel() == 0 or _magnitudes(features).sum().abs() <= _LARGEST_SQUARABLE:
         return
     bad = ~features.isfinite()
     if bad.any():
@@ -113,8 +114,8 @@ def require_finite(features: Tensor) -> None:
 
 
 def _magnitudes(features: Tensor) -> Tensor:
-    """N numbers in float64 whose sum exceeds 1e140, or is NaN, if a feature is too large or not finite."""
+    """N numbers whose sum is larger than 1e140 in magnitude, or NaN, if a feature is too large or not finite."""
     if features.dtype == torch.float64:
         return torch.linalg.vector_norm(features, ord=torch.inf, dim=1)
     # NaN and infinity survive a sum, which is read ten times faster than every element is tested.
-    return features.sum(dim=1, dtype=torch.float32).abs().double()
+    return features.sum(dim=1, dtype=torch.float32)

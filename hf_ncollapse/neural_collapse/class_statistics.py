@@ -15,10 +15,11 @@ from .batch_checks import as_batch, counted_samples, require_plausible
 from .devices import exact_products, with_float64
 from .kept_state import KeptState
 
-_OF_CLASSES = {"counts", "_shifts", "_sums", "_squares", "_directions"}
+_OF_CLASSES = {"_counts", "_shifts", "_sums", "_squares", "_directions"}
 _BLOCK_WIDTH = 128
-# Batches are worked through in pieces that stay in a processor's cache, or fill an accelerator.
-_CPU_ROWS, _ACCELERATOR_ROWS = 512, 16384
+# Batches are worked through in pieces that stay in a processor's cache, or fill an accelerator. Smaller batches wait
+# for each other: for few rows, calls cost more than their arithmetic, and products rewrite the whole matrix.
+_CPU_ROWS, _CPU_ROWS_OF_PRODUCTS, _ACCELERATOR_ROWS = 512, 1024, 16384
 
 
 class ClassStatistics(KeptState):
@@ -35,8 +36,9 @@ class ClassStatistics(KeptState):
         directions (`bool`): accumulate the sums of unit features, K×d; only `nc3` needs them.
         device: where the state lives; `None` takes the first batch's device (CPU where that has no float64).
 
-    Memory: 16·K·d bytes, 8·K·d more for the directions and 8·d² more for the second moment; and room for a batch in
-    float64, with the second moment for at least 512 samples. One thread at a time: give each its own, and `merge`.
+    Memory: 16·K·d bytes, 8·K·d more for the directions and 8·d² more for the second moment; and room for 512
+    samples, 1,024 with the second moment and 16,384 on an accelerator, in float64. Small batches wait until there are
+    as many, or somebody reads. One thread at a time: give each its own, and `merge`.
 
     Example:
         >>> import torch
@@ -56,6 +58,7 @@ class ClassStatistics(KeptState):
         self.has_second_moment = second_moment
         self.has_directions = directions
         self._device = None if device is None else torch.device(device)
+        self._enough_rows = _CPU_ROWS_OF_PRODUCTS if second_moment else _CPU_ROWS
         self._free_workspace()
 
     # --- what went in ------------------------------------------------------------------------------------------
@@ -83,7 +86,10 @@ class ClassStatistics(KeptState):
         if not features.is_floating_point():
             features = features.double()
         self._allocate(features.shape[1], features.device)
-        rows = _CPU_ROWS if self._device.type == "cpu" else _ACCELERATOR_ROWS
+        if len(labels) < self._enough_rows:
+            self._let_wait(features, labels)
+            return
+        rows = self._enough_rows if self._device.type == "cpu" else _ACCELERATOR_ROWS
         for piece, piece_labels in zip(features.split(rows), labels.split(rows), strict=True):
             self._add(piece, piece_labels)
 
@@ -93,6 +99,12 @@ class ClassStatistics(KeptState):
     def device(self) -> torch.device | None:
         """Where the state lives; `None` before the first batch, unless it was given."""
         return self._device
+
+    @property
+    def counts(self) -> Tensor:
+        """n_k, K integers."""
+        self._add_waiting()
+        return self._counts
 
     @property
     def num_samples(self) -> int:
@@ -126,7 +138,6 @@ class ClassStatistics(KeptState):
         """
         self._require_samples()
         self._require_second_moment()
-        self._multiply_staged()
         second_moment = (self._second_moment - self._mean_deviations().T @ self._sums).triu_()
         return second_moment + second_moment.triu(1).T
 
@@ -142,7 +153,6 @@ class ClassStatistics(KeptState):
         """
         self._require_samples()
         self._require_second_moment()
-        self._multiply_staged()
         return self._single_squares
 
     @property
@@ -224,7 +234,6 @@ class ClassStatistics(KeptState):
             raise ValueError(f"cannot merge features of width {other.num_features} into width {self.num_features}")
         self._allocate(other.num_features, other.device)
         other = ClassStatistics.from_state_dict(other.state_dict(), device=self.device)
-        self._multiply_staged()
         new_classes = self.counts == 0
         self._shifts[new_classes] = other._shifts[new_classes]
         other._move_shifts(self._shifts)
@@ -256,7 +265,6 @@ class ClassStatistics(KeptState):
         rank, world_size = dist.get_rank(), dist.get_world_size()
         owners = torch.where(self.counts > 0, rank, world_size)
         dist.all_reduce(owners, dist.ReduceOp.MIN)
-        self._multiply_staged()
         shifts = self._shifts.masked_fill((owners != rank).unsqueeze(1), 0)
         dist.all_reduce(shifts)
         self._move_shifts(shifts)
@@ -270,55 +278,29 @@ class ClassStatistics(KeptState):
 
     def _add(self, features: Tensor, labels: Tensor) -> None:
         self._choose_shifts(features, labels)
-        deviations = self._next_staged(len(features), is_single=features.dtype != torch.float64)
+        # Memory that is kept: large temporaries would be mapped and unmapped each time, which costs more than they do.
+        if self._workspace is None or len(self._workspace) < len(features):
+            self._workspace = torch.empty(features.shape, dtype=torch.float64, device=self.device)
+        deviations = self._workspace[: len(features)]
         torch.index_select(self._shifts, 0, labels, out=deviations)
         torch.sub(features, deviations, out=deviations)
-        self.counts.index_add_(0, labels, torch.ones_like(labels))
+        norms = torch.linalg.vector_norm(deviations, dim=1)
+        self._counts.index_add_(0, labels, torch.ones_like(labels))
         self._sums.index_add_(0, labels, deviations)
-        self._squares.index_add_(0, labels, torch.linalg.vector_norm(deviations, dim=1).square_())
-        if self._num_staged >= _CPU_ROWS:
-            self._multiply_staged()  # while the rows are in the cache
+        self._squares.index_add_(0, labels, norms.square())
+        if self.has_second_moment:
+            self._add_products(deviations, norms.max(), is_single=features.dtype != torch.float64)
         if self.has_directions:
-            directions = self._scratch[: len(features)].copy_(features)
+            directions = deviations.copy_(features)
             norms = torch.linalg.vector_norm(directions, dim=1, keepdim=True)
             self._directions.index_add_(0, labels, directions.div_(norms.masked_fill_(norms == 0, 1)))
 
-    # Products of few rows cost as much as those of many, for they rewrite the whole matrix. So deviations are staged,
-    # those of several small batches together, until the stage is full or somebody asks for the second moment. The
-    # memory is kept: large temporaries would be mapped and unmapped for every batch, which costs more than arithmetic.
-
-    def _next_staged(self, num_rows: int, *, is_single: bool) -> Tensor:
-        """Room for the deviations of a batch."""
-        needed = self._num_staged + num_rows
-        if self._num_staged and (needed > len(self._stage) or is_single != self._staged_is_single):
-            self._multiply_staged()
-        if self._stage is None or len(self._stage) < num_rows:
-            shape = (max(num_rows, _CPU_ROWS) if self.has_second_moment else num_rows, self.num_features)
-            self._stage = torch.empty(shape, dtype=torch.float64, device=self.device)
-            self._scratch = self._stage[:]
-            if self.has_directions and self.has_second_moment:
-                self._scratch = torch.empty_like(self._stage)
-        start = self._num_staged
-        if self.has_second_moment:
-            self._num_staged, self._staged_is_single = start + num_rows, is_single
-        return self._stage[start : start + num_rows]
-
-    def _free_workspace(self) -> None:
-        self._stage = self._scratch = None
-        self._num_staged, self._staged_is_single = 0, True
-
-    @torch.inference_mode(False)
-    def _multiply_staged(self) -> None:
-        """Add the products of the staged deviations to the second moment."""
-        if self._num_staged == 0:
-            return
-        deviations = self._stage[: self._num_staged]
-        self._num_staged = 0
+    def _add_products(self, deviations: Tensor, largest_norm: Tensor, *, is_single: bool) -> None:
+        """Add the products of deviations to the second moment, on and above its diagonal; overwrites them."""
         unscale = torch.ones((), dtype=torch.float64, device=self.device)
-        if self._staged_is_single:
+        if is_single:
             # A float32 gemm is half the price. Scaled by a power of 2, no square overflows or underflows in it.
-            smallest, largest = deviations.aminmax()
-            _, exponent = torch.frexp(torch.maximum(-smallest, largest))
+            _, exponent = torch.frexp(largest_norm)
             deviations = deviations.mul_(torch.ldexp(unscale, -exponent)).float()
             unscale = torch.ldexp(unscale, 2 * exponent)
         with exact_products(self.device):
@@ -327,17 +309,35 @@ class ClassStatistics(KeptState):
                 block = slice(start, start + _BLOCK_WIDTH)
                 products = deviations[:, block].T @ deviations[:, start:]
                 self._second_moment[block, start:].addcmul_(products, unscale)
-                if self._staged_is_single:
+                if is_single:
                     self._single_squares[block].addcmul_(products.diagonal(), unscale)
+
+    def _let_wait(self, features: Tensor, labels: Tensor) -> None:
+        if self._num_waiting + len(labels) > self._enough_rows:
+            self._add_waiting()
+        self._waiting.append((features.clone(), labels.clone()))
+        self._num_waiting += len(labels)
+
+    @torch.inference_mode(False)
+    def _add_waiting(self) -> None:
+        if self._waiting:
+            features, labels = map(torch.cat, zip(*self._waiting, strict=True))
+            self._waiting, self._num_waiting = [], 0
+            self._add(features, labels)
+
+    def _free_workspace(self) -> None:
+        self._workspace: Tensor | None = None
+        self._waiting: list[tuple[Tensor, Tensor]] = []
+        self._num_waiting = 0
 
     def _choose_shifts(self, features: Tensor, labels: Tensor) -> None:
         """Give the classes seen for the first time the mean of their samples at hand."""
         if self._every_class_seen:
             return
-        first_seen = self.counts.index_select(0, labels) == 0
+        first_seen = self._counts.index_select(0, labels) == 0
         classes, positions = labels[first_seen].unique(return_inverse=True)
         if len(classes) == 0:
-            self._every_class_seen = bool((self.counts > 0).all())
+            self._every_class_seen = bool((self._counts > 0).all())
             return
         # About one of the samples: of samples that are all equal, the mean is then exact and the deviations are 0.
         first_features = features[first_seen].double()
@@ -349,13 +349,13 @@ class ClassStatistics(KeptState):
     def _sum_names(self) -> list[str]:
         optional = ["_directions"] * self.has_directions
         optional += ["_second_moment", "_single_squares"] * self.has_second_moment
-        return ["counts", "_sums", "_squares", *optional]
+        return ["_counts", "_sums", "_squares", *optional]
 
     def _tensors(self) -> dict[str, Tensor]:
         """The state by name, complete; empty before the first batch."""
         if self.num_features is None:
             return {}
-        self._multiply_staged()
+        self._add_waiting()
         return {name: getattr(self, name) for name in ["_shifts", *self._sum_names()]}
 
     def _move_shifts(self, shifts: Tensor) -> None:
@@ -376,7 +376,7 @@ class ClassStatistics(KeptState):
         self.num_features = num_features
         self._every_class_seen = False
         of_class, by_feature = (self.num_classes,), (self.num_classes, num_features)
-        self.counts = torch.zeros(of_class, dtype=torch.int64, device=self._device)
+        self._counts = torch.zeros(of_class, dtype=torch.int64, device=self._device)
         self._shifts = torch.zeros(by_feature, dtype=torch.float64, device=self._device)
         self._sums = torch.zeros(by_feature, dtype=torch.float64, device=self._device)
         self._squares = torch.zeros(of_class, dtype=torch.float64, device=self._device)

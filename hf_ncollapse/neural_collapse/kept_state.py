@@ -10,7 +10,7 @@ Kept = TypeVar("Kept", bound="KeptState")
 class KeptState:
     """What `ClassStatistics` has of saving and loading."""
 
-    VERSION = 2
+    VERSION = 3
 
     def state_dict(self) -> dict:
         """Everything needed to continue or merge elsewhere: plain numbers and tensors, with a version."""
@@ -42,7 +42,7 @@ class KeptState:
         self.num_features = None
         self._free_workspace()
         if state["num_features"] is not None:
-            self._allocate(state["num_features"], state["counts"].device)
+            self._allocate(state["num_features"], state["_counts"].device)
             for name, tensor in self._tensors().items():
                 tensor.copy_(state[name])
 
