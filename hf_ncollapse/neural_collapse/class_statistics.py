@@ -50,6 +50,8 @@ class ClassStatistics(KeptState):
         [2.0, 0.0]
     """
 
+    has_own_means = True
+
     def __init__(self, num_classes: int, *, second_moment: bool = False, directions: bool = True, device=None):
         if num_classes < 2:
             raise ValueError(f"num_classes must be at least 2, got {num_classes}")

@@ -11,6 +11,7 @@ from .class_statistics import ClassStatistics
 from .held_out_statistics import HeldOutStatistics
 from .moments import Batches, SecondLookNeeded, as_bias, as_classifier, require_every_class
 from .registry import CLASS_NUMBERS, MEASURES, NEEDS, Measure, measure_names
+from .snapshot import Snapshot
 
 
 def compute(
@@ -79,6 +80,7 @@ def compute(
 
     if standard_errors and batches is None:
         raise ValueError(f"standard_errors need {NEEDS['batches']}")
+    statistics = Snapshot(statistics)
     kept = present.nonzero().flatten()
     given = {
         "statistics": statistics, "classifier": classifier, "bias": bias, "weighting": weighting, "batches": batches,

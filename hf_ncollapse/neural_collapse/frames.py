@@ -46,6 +46,11 @@ def sine_of_chord(chord: float) -> float:
     return math.sqrt(versine * (2 - versine))
 
 
+def chord_of_sine(sine: float, num_classes: int) -> float:
+    """The inverse of `sine_of_chord`, up to a right angle, for any number of classes."""
+    return sine * math.sqrt(2 / (1 + math.sqrt((1 - sine) * (1 + sine))))
+
+
 def scaled(vectors: Tensor) -> Tensor:
     """The vectors with the largest entry near 1: no fourth power vanishes or overflows."""
     return vectors / power_of_two(vectors)

@@ -21,6 +21,8 @@ class HeldOutStatistics:
         ValueError: the shapes differ, or a class has test samples but no training mean.
     """
 
+    has_own_means = False
+
     def __init__(self, test: ClassStatistics, class_means: Tensor, mean_counts: Tensor):
         expected = (test.num_classes, test.num_features)
         if tuple(class_means.shape) != expected or tuple(mean_counts.shape) != expected[:1]:

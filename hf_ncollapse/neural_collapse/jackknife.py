@@ -11,7 +11,6 @@ Source: Efron & Stein 1981 for the variance; Jones 1974 for strata.
 import torch
 from torch import Tensor
 
-from .held_out_statistics import HeldOutStatistics
 from .measures import nc1
 from .moments import (
     Batches,
@@ -54,13 +53,12 @@ def nc1_jackknife(statistics: Statistics, batches: Batches, *, weighting: str = 
     within_w, between_w = within_weights(statistics, weighting), between_weights(statistics, weighting)
     variances = class_variances(statistics)
     within = within_w @ variances
-    has_own_means = not isinstance(statistics, HeldOutStatistics)
     by_class, between_by_class = weighting == "class", weighting != "sample"
     differences = _Strata(statistics)
     for features, labels in second_look(statistics, batches):
         deviations, n = features.double() - means[labels], counts[labels]
         squares = torch.linalg.vecdot(deviations, deviations)
-        if not has_own_means:
+        if not statistics.has_own_means:
             # The class's sum of squares loses one term, and its number of samples stays known.
             left = within + within_w[labels] * (variances[labels] - squares) / (n - 1)
             differences.add(left / between - value, labels)
@@ -80,7 +78,10 @@ def nc1_jackknife(statistics: Statistics, batches: Batches, *, weighting: str = 
             total = num_samples * (within + between) - num_samples / (num_samples - 1) * from_centre
             left_between = total / (num_samples - 1) - left
         differences.add(left / left_between - value, labels)
-    return {"standard_error": differences.standard_error(), **({"bias": differences.bias()} if has_own_means else {})}
+    return {
+        "standard_error": differences.standard_error(),
+        **({"bias": differences.bias()} if statistics.has_own_means else {}),
+    }
 
 
 def nc3_jackknife(statistics: Statistics, classifier: Tensor, batches: Batches) -> dict[str, float]:

@@ -25,10 +25,12 @@ class LinearChoice:
     def __call__(self, points: Tensor) -> Tensor:
         """Return the choice for each of N points, N×d in float64."""
         scores = torch.addmm(self.single_offsets, points.float(), self.single_vectors.T)
-        largest, choice = scores.max(1)
-        second = scores.scatter_(1, choice.unsqueeze(1), -torch.inf).amax(1)
         sizes = torch.linalg.vector_norm(points, dim=1) * self.largest_vector + self.largest_offset
-        doubted = ~(largest - second > self.relative_error * sizes)  # NaN, of what float32 cannot hold, is doubted too
+        # A threshold and the positions above it are found ten times faster than the position of the largest.
+        threshold = scores.amax(1).double() - self.relative_error * sizes
+        rows, classes = (scores >= threshold.float().unsqueeze(1)).nonzero(as_tuple=True)
+        choice = torch.empty(len(points), dtype=torch.int64, device=points.device).index_copy_(0, rows, classes)
+        doubted = rows.bincount(minlength=len(points)) != 1  # none is above NaN, of what float32 cannot hold
         if doubted.any():
             choice[doubted] = self._exactly(points[doubted])
         return choice

@@ -36,9 +36,11 @@ from .moments import (
     within_class_covariance,
     within_weights,
 )
-from .pairs import TILE_ENTRIES, for_products, mean_over_pairs, squared_distances
+from .pairs import for_products, mean_over_pairs, squared_distances
 
 _RELATIVE_ERROR = 1e-6
+# NC4 works through N×K in pieces of at most this many scores (4 MiB of float32).
+_SCORES = 2**20
 
 
 # --- NC0: the classifier's rows sum to zero ------------------------------------------------------------------------
@@ -338,7 +340,7 @@ def nc4(statistics: Statistics, classifier: Tensor, batches: Batches, *, bias: T
     chosen = LinearChoice(classifier, classifier @ global_mean + bias)
     mismatches = torch.zeros((), dtype=torch.int64, device=statistics.device)
     for features, _ in second_look(statistics, batches):
-        for piece in features.split(max(1, TILE_ENTRIES // statistics.num_classes)):
+        for piece in features.split(max(1, _SCORES // statistics.num_classes)):
             centred = piece.double() - global_mean
             mismatches += (chosen(centred) != nearest(centred)).sum()
     return int(mismatches) / statistics.num_samples

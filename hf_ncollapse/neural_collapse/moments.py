@@ -13,8 +13,9 @@ from .batch_checks import as_batch, counted_samples
 from .class_statistics import ClassStatistics
 from .devices import exact_products
 from .held_out_statistics import HeldOutStatistics
+from .snapshot import Snapshot
 
-Statistics = ClassStatistics | HeldOutStatistics
+Statistics = ClassStatistics | HeldOutStatistics | Snapshot
 Batches = Iterable[tuple[Tensor, Tensor]]
 
 WEIGHTINGS = ("class", "sample", "hybrid")
@@ -22,6 +23,9 @@ WEIGHTINGS = ("class", "sample", "hybrid")
 _ULPS = 8
 # The error of a second moment's float32 products, relative to their factors' sizes: a quarter of ε, as was measured.
 _SINGLE_ROUNDING = torch.finfo(torch.float32).eps / 4
+
+# A triangular factor whose inverse is exact to so much of the values.
+_WELL_CONDITIONED = 1e-7
 
 
 class SecondLookNeeded(ValueError):
@@ -89,6 +93,13 @@ def class_means(statistics: Statistics) -> Tensor:
 
 def centred_means(statistics: Statistics, weighting: str) -> Tensor:
     """Ṁ = M − μ_G; what is within the rounding of class means that are equal is 0."""
+    kept = statistics.centred_means if isinstance(statistics, Snapshot) else {}
+    if weighting not in kept:
+        kept[weighting] = _centred_means(statistics, weighting)
+    return kept[weighting]
+
+
+def _centred_means(statistics: Statistics, weighting: str) -> Tensor:
     means = class_means(statistics)
     differences = means - means[0]  # exact for means that are close, so that equal ones give exact zeros
     rounding = means.abs().amax(0) + class_variances(statistics).max().sqrt()
@@ -109,11 +120,17 @@ def between_class_factor(statistics: Statistics, weighting: str) -> Tensor:
 
 
 def between_class_whitening(statistics: Statistics, weighting: str) -> Tensor:
-    """V S⁻¹, d×rank, with √w Ṁ = U S Vᵀ: its columns' outer products sum to Σ_B⁺."""
+    """d×rank, whose columns' outer products sum to Σ_B⁺: V S⁻¹ of √w Ṁ = U S Vᵀ, or R⁻¹ of √w Ṁ = Q R."""
     factor = between_class_factor(statistics, weighting)
+    cutoff = max(factor.shape) * torch.finfo(torch.float64).eps
+    if len(factor) > statistics.num_features:
+        # More classes than dimensions: Σ_B = RᵀR has an inverse as a rule, which costs a quarter of an SVD.
+        triangle = torch.linalg.qr(factor, mode="r").R
+        inverse = torch.linalg.solve_triangular(triangle, torch.eye(len(triangle)).to(triangle), upper=True)
+        if torch.linalg.matrix_norm(triangle) * torch.linalg.matrix_norm(inverse) * cutoff < _WELL_CONDITIONED:
+            return inverse
     _, singular_values, directions = torch.linalg.svd(factor, full_matrices=False)
-    cutoff = max(factor.shape) * torch.finfo(torch.float64).eps * singular_values[0]
-    rank = min(int((singular_values > cutoff).sum()), statistics.num_classes - 1)
+    rank = min(int((singular_values > cutoff * singular_values[0]).sum()), statistics.num_classes - 1)
     return directions[:rank].T / singular_values[:rank]
 
 

@@ -25,6 +25,7 @@ from .moments import class_means
 from .pairs import mean_over_pairs
 from .registry import may_look_again, measure_names, to_accumulate
 from .sample_buffer import SampleBuffer
+from .snapshot import Snapshot
 from .softmax_code import softmax_code_margin
 from .spectra import vci
 from .uniformity import gnc2

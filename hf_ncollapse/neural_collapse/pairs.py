@@ -1,17 +1,17 @@
 """Sums over pairs of classes, a tile of the K×K matrix at a time."""
 
-import math
 from collections.abc import Callable, Iterator
 from itertools import combinations_with_replacement
 
 import torch
 from torch import Tensor
 
-# Pair measures and NC4 work through K×K and N×K in pieces of at most this many entries (8 MiB of float64).
-TILE_ENTRIES = 2**20
+# Pair measures work through K×K in tiles of this many rows and columns: many of them, for only those on and above the
+# diagonal are made.
+_TILE = 512
 # From so many classes on, if they have no room for a frame in whose exactness digits could be lost, products are
-# float32's, at half the price: an entry is then wrong by 1e-7, the mean of millions by less.
-_MANY_CLASSES = 4096
+# float32's, at half the price: an entry is then wrong by 1e-7, the mean of all by less.
+_MANY_CLASSES = 512
 # A difference of sizes and products is computed anew if it is less than this share of the sizes.
 _CLOSE = {torch.float32: 0.25, torch.float64: 1e-6}
 # Up to so many pairs of a tile are gathered for that; of a tile with more, all.
@@ -20,8 +20,7 @@ _MANY_CLOSE_PAIRS = 4096
 
 def tiles(num_classes: int) -> Iterator[tuple[slice, slice]]:
     """Rows and columns of the tiles on and above the diagonal."""
-    tile = math.isqrt(TILE_ENTRIES)
-    slices = [slice(start, start + tile) for start in range(0, num_classes, tile)]
+    slices = [slice(start, start + _TILE) for start in range(0, num_classes, _TILE)]
     return combinations_with_replacement(slices, 2)
 
 

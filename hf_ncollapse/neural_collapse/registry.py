@@ -100,6 +100,7 @@ MEASURES: dict[str, Measure] = {
         measures.nc2_etf,
         "‖WWᵀ/‖WWᵀ‖_F − E*‖_F, not squared",
         "classifier",
+        derived_from=("nc2", frames.chord_of_sine),
         best_attainable=frames.least_chord_to_etf,
     ),
     "nc2_means": _of(

@@ -458,8 +458,8 @@ def test_measures_ignore_rotation_scale_and_the_order_of_classes(seed, scale, we
 def test_pair_measures_agree_across_tiles(monkeypatch):
     features, labels, classifier, _ = make_data([6] * 23)
     whole = measure_everything(features, labels, classifier)
-    monkeypatch.setattr(pairs, "TILE_ENTRIES", 16)
-    monkeypatch.setattr(measures, "TILE_ENTRIES", 16)
+    monkeypatch.setattr(pairs, "_TILE", 4)
+    monkeypatch.setattr(measures, "_SCORES", 16)
     tiled = measure_everything(features, labels, classifier)
     for name in MEASURES:
         assert tiled[name] == pytest.approx(whole[name], rel=1e-12), name
@@ -951,3 +951,25 @@ def test_what_costs_much_is_measured_only_if_it_is_named():
     assert left_out["softmax_code_margin"] == "for more than 100 classes it costs much: name it"
     named = compute(statistics, classifier=features, measures="softmax_code_margin")
     assert 0 < named["softmax_code_margin"] < named["softmax_code_margin_best_attainable"] == 1.0
+
+
+def test_the_inverse_of_many_classes_scatter_is_the_pseudo_inverse():
+    """More classes than dimensions are measured by a triangular inverse, and by an SVD where that would be inexact."""
+    torch.manual_seed(0)
+    for flat in (0.0, 1e-3, 1.0):
+        features = torch.randn(400, 6, dtype=torch.float64)
+        features[:, 5] = features[:, :5].sum(1) + flat * features[:, 5]
+        labels = torch.arange(400) % 20
+        statistics = ClassStatistics(20, second_moment=True)
+        statistics.update(features, labels)
+        means = torch.stack([features[labels == k].mean(0) for k in range(20)])
+        within = (
+            sum((features[labels == k] - means[k]).T @ (features[labels == k] - means[k]) for k in range(20)) / 400
+        )
+        centred = (means - means.mean(0)) / 20**0.5
+        _, sizes, axes = torch.linalg.svd(centred, full_matrices=False)
+        rank = 5 if flat == 0 else 6
+        expected = sum(float(axes[r] @ within @ axes[r] / sizes[r] ** 2) for r in range(rank)) / 20
+        value, found = measures.nc1_pinv(statistics, return_rank=True)
+        assert found == rank
+        assert value == pytest.approx(expected, rel=1e-6)
