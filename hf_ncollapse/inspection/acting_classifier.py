@@ -26,6 +26,13 @@ class ActingClassifier:
     remark: str = ""
 
 
+def two_classes(acting: ActingClassifier) -> ActingClassifier:
+    """The classifier of two classes that one logit z is: the softmax of (−z/2, z/2) is the logistic function of z."""
+    weight = torch.cat([-acting.weight, acting.weight]) / 2
+    bias = None if acting.bias is None else torch.cat([-acting.bias, acting.bias]) / 2
+    return ActingClassifier(weight, bias, acting.remark + ", one logit for two classes: W is (−w/2, w/2)")
+
+
 def acting_classifier(layer: nn.Linear, inputs: Tensor, output: Tensor) -> ActingClassifier | None:
     """Return the W that turns the inputs into the output; `None` if there is none.
 

@@ -153,8 +153,8 @@ class LabelledBatches:
         labels = torch.as_tensor(labels)
         if labels.is_floating_point():
             raise ValueError(
-                f"labels must be whole numbers, one class a sample; got {labels.dtype} (regression, multi-label and "
-                "missing labels have no class means)"
+                f"labels must be whole numbers, one class a sample; got {labels.dtype}: regression has no classes; of "
+                "several labels a sample measure those with one, rows where labels.sum(1) == 1, by labels.argmax(1)"
             )
         return inputs, labels
 

@@ -8,12 +8,12 @@ projection or dropout came before.
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from .acting_classifier import ActingClassifier, acting_classifier
+from .acting_classifier import ActingClassifier, acting_classifier, two_classes
 from .forward_pass import forward_passes
 from .wrappers import base_model
 
@@ -23,20 +23,38 @@ class ClassifierHead:
     """A model's last linear layer.
 
     Args:
-        name: its name in `model.named_modules()`.
-        module: the layer; `weight` is W, K×d.
+        name: the name in `model.named_modules()` of the module.
+        module: whose input are the features: the layer, `weight` is W, K×d.
         samples: what one sample is: "inputs" (one feature an input), "tokens" (one feature a token), or "last_token"
             (the layer runs on every token and the model returns the last one that is not padding).
         is_exact: whether the model's logits are this layer's output as it stands. Otherwise something follows it (a
             scale, a cap, an average of heads) and W describes the logits up to that.
-        acting: W and b as the layer applies them; `None` where its output is no W x + b.
+        acting: W and b as the layer applies them; `None` where its output is no W x + b. One logit is two classes.
+        is_given: whether W was given, and the module only found by what it gets or gives.
+        is_output: whether the features are the module's output instead.
     """
 
     name: str
-    module: nn.Linear
+    module: nn.Module
     samples: str
     is_exact: bool
     acting: ActingClassifier | None
+    is_given: bool = False
+    is_output: bool = False
+
+    @property
+    def num_classes(self) -> int:
+        """K; 2 for one logit."""
+        if self.acting is not None:
+            return len(self.acting.weight)
+        return max(2, cast(nn.Linear, self.module).out_features)
+
+    def features_of(self, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
+        """What the module's call shows of the features: N×d, N×T×d or, of a convolution's map of 1×1, N×d."""
+        states = output if self.is_output else arguments[0]
+        if self.samples != "inputs":
+            return states
+        return states.flatten(1) if self.is_given else states.reshape(-1, states.shape[-1])
 
     def __str__(self) -> str:
         described = {
@@ -49,7 +67,12 @@ class ClassifierHead:
             relation += ", but it is not W x + b: the measures of W are left out"
         else:
             relation += self.acting.remark
-        width = f"{self.module.in_features} → {self.module.out_features}"
+        if self.acting is not None and self.is_given:
+            width = f"{self.acting.weight.shape[1]} → {len(self.acting.weight)}"
+            side = "output" if self.is_output else "input"
+            return f'classifier given ({width}) for the {side} of "{self.name}": {described}; {relation}'
+        layer = cast(nn.Linear, self.module)
+        width = f"{layer.in_features} → {layer.out_features}"
         return f'classifier "{self.name}" ({width}): {described}; {relation}'
 
 
@@ -62,6 +85,20 @@ def logits_of(output: Any) -> Tensor | None:
     if isinstance(output, tuple | list) and output and isinstance(output[0], Tensor):
         return output[0]
     return getattr(output, "logits", None)
+
+
+def class_logits(output: Any) -> Tensor | None:
+    """The logits in a model's output, N×K or N×T×K, with an axis for the one logit of models that drop it.
+
+    Raises:
+        ValueError: they have another shape.
+    """
+    logits = logits_of(output)
+    if logits is not None and logits.ndim == 1:
+        logits = logits.unsqueeze(1)
+    if logits is not None and logits.ndim not in (2, 3):
+        raise ValueError(f"logits must be samples × classes or samples × tokens × classes, got {tuple(logits.shape)}")
+    return logits
 
 
 def find_classifier(model: nn.Module, inputs: Any, name: str | None = None) -> ClassifierHead | None:
@@ -93,18 +130,11 @@ def find_classifier(model: nn.Module, inputs: Any, name: str | None = None) -> C
     finally:
         for hook in hooks:
             hook.remove()
-    logits = logits_of(output)
+    logits = class_logits(output)
     if logits is None and name is None:
         return None
     if logits is None:
         raise ValueError(f"classifier is {name!r}, but the model's output has no logits to compare its output with")
-    if logits.ndim not in (2, 3):
-        raise ValueError(f"logits must be samples × classes or samples × tokens × classes, got {tuple(logits.shape)}")
-    if logits.shape[-1] == 1:
-        raise ValueError(
-            "the model has one output (num_labels is 1: regression, or two classes by one logit), so no row of W for "
-            "each class: take it as an encoder with classifier=None"
-        )
 
     considered = outputs if name is None else {name: outputs[name]} if name in outputs else {}
     exact = {key: samples for key, output in considered.items() if (samples := _exact_samples(output, logits))}
@@ -113,6 +143,8 @@ def find_classifier(model: nn.Module, inputs: Any, name: str | None = None) -> C
         found = possible[0]
         samples = exact.get(found, "inputs" if logits.ndim == 2 else "tokens")
         acting = acting_classifier(linear_layers[found], inputs_of[found], outputs[found])
+        if acting is not None and logits.shape[-1] == 1:
+            acting = two_classes(acting)
         return ClassifierHead(found, linear_layers[found], samples, found in exact, acting)
     if name is not None:
         raise ValueError(

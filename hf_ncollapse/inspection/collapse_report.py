@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..neural_collapse.class_statistics import ClassStatistics
 from ..neural_collapse.registry import MEASURES
+from .separation_law import SeparationLaw, separation_law
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
 FEATURES = "features"
+SEPARATING = "nc1_pinv"
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,11 @@ class CollapseReport:
         found = {name for layer in self.layers for name in layer.values}
         return [name for name in MEASURES if name in found]
 
+    @property
+    def separation_law(self) -> SeparationLaw | None:
+        """The law of data separation over the layers before the features; `None` below 3 with `nc1_pinv`."""
+        return separation_law([layer.values.get(SEPARATING) for layer in self.layers if layer.layer != FEATURES])
+
     def rows(self) -> list[dict[str, Any]]:
         """One flat dict a layer; a measure that a layer does not have is None."""
         return [
@@ -104,6 +111,9 @@ class CollapseReport:
             "model": self.model,
             "classifier": self.head,
             "num_rare_classes": self.num_rare_classes,
+            "separation_law": None
+            if (law := self.separation_law) is None
+            else {"rate": law.rate, "r_squared": law.r_squared, "num_layers": law.num_layers},
             "layers": [
                 {
                     "layer": layer.layer,
@@ -148,11 +158,12 @@ class CollapseReport:
             )
         about = ", about the training set's class means" if details["class_means"] == "training" else ""
         notes = [f"not measured: {name} ({reason})" for name, reason in self.layers[-1].left_out.items()]
-        return "\n".join([f"{self.model}: {self.head}", f"{counted}{about}", *lines, *notes])
+        law = [] if self.separation_law is None else [str(self.separation_law)]
+        return "\n".join([f"{self.model}: {self.head}", f"{counted}{about}", *lines, *law, *notes])
 
     def _repr_html_(self) -> str:
         lines = str(self).splitlines()
-        said = [*lines[:2], *(line for line in lines[2:] if line.startswith("not measured: "))]
+        said = [*lines[:2], *(line for line in lines[2:] if line.startswith(("separation law: ", "not measured: ")))]
         table = self.to_pandas().to_html(index=False, float_format="{:.4g}".format, na_rep="–")
         return "\n".join([*(f"<p>{escape(line)}</p>" for line in said), table])
 

@@ -3,16 +3,17 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from .axes import axes_of
 from .batches import LabelledBatches, first_samples
-from .classifier_head import find_classifier, logits_of
+from .classifier_head import ClassifierHead, find_classifier, logits_of
 from .collapse_report import FEATURES
 from .forward_pass import forward_passes
+from .given_weight import find_features
 from .layers import SampleSelection, named_layers, states_of
 
 # Takes a layer's name, its features (n×d) and their labels (n).
@@ -28,6 +29,7 @@ class FeatureTap:
         batches: the first one is looked at to find the classifier and the axes.
         layers: "last", "all" or names of modules.
         classifier: name of the last linear layer; "auto" finds it; `None` takes the model's output as the feature.
+        weight, bias: W and b, where the classifier is no linear layer.
         pooling, next_token, ignore_index: of [`SampleSelection`].
 
     Raises:
@@ -41,6 +43,8 @@ class FeatureTap:
         layers: str | list[str],
         classifier: str | None,
         *,
+        weight: Tensor | None,
+        bias: Tensor | None,
         pooling: str,
         next_token: bool,
         ignore_index: int,
@@ -51,7 +55,9 @@ class FeatureTap:
         inputs, labels = batches.first()
         few = first_samples(inputs, 2)
         self.head = None
-        if classifier is not None:
+        if weight is not None:
+            self.head = find_features(model, few, weight, bias)
+        elif classifier is not None:
             self.head = find_classifier(model, few, None if classifier == "auto" else classifier)
         self._samples = "inputs" if self.head is None else self.head.samples
         self._modules = named_layers(model, layers)
@@ -120,13 +126,10 @@ class FeatureTap:
 
     def _take_input(self, receive: Receiver, module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
         """The classifier's: its input are the features."""
-        states = arguments[0]
-        if self._samples == "inputs":
-            states = states.reshape(-1, states.shape[-1])
         if self._selection.positions is not None:
             rows = torch.arange(len(output), device=output.device)
             self._returned_logits = output[rows, self._selection.positions.to(output.device)]
-        self._take(receive, FEATURES, states)
+        self._take(receive, FEATURES, cast(ClassifierHead, self.head).features_of(arguments, output))
 
     def _take(self, receive: Receiver, name: str, states: Tensor) -> None:
         if name in self._ran:

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 from ..figure_style import PALETTE, legend_above, log_axis, plain_text, styled
 from ..quantities import QUANTITIES
-from .collapse_report import CollapseReport
+from .collapse_report import SEPARATING, CollapseReport
 
 
 def report_figure(report: CollapseReport) -> Figure:
@@ -21,6 +21,11 @@ def report_figure(report: CollapseReport) -> Figure:
                 continue
             known = QUANTITIES[measure]
             axes.plot(range(len(names)), values, color=PALETTE[known.colour], marker=known.marker, label=known.title)
+        law = report.separation_law
+        if law is not None:
+            colour = PALETTE[QUANTITIES[SEPARATING].colour]
+            label = f"separation law: $\\rho$ = {law.rate:.3g}, $R^2$ = {law.r_squared:.3f}"
+            axes.plot(range(len(law.fitted)), law.fitted, color=colour, linestyle="--", label=label)
         log_axis(axes)
         few = len(names) <= 4
         shown = [plain_text(name) for name in _short(names)]

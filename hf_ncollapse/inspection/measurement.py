@@ -31,6 +31,8 @@ def measure_collapse(
     layers: str | list[str] = "last",
     measures: str | Iterable[str] = DEFAULT_MEASURES,
     classifier: str | None = "auto",
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
     pooling: str = "mean",
     training: CollapseReport | None = None,
     min_class_count: int | None = None,
@@ -59,7 +61,11 @@ def measure_collapse(
         measures: "paper", "all", or names (`neural_collapse.registry.MEASURES`). Those of W are of the features only.
             `nc4`, when named, costs a second pass; "all" leaves it out.
         classifier: name of the last linear layer; "auto" finds it; `None` takes the model's output as the feature, of
-            a transformers model with a head the output of what is below the head.
+            a transformers model with a head the output of what is below the head. A head with one logit z has the two
+            classes 0 and 1, of (−z/2, z/2).
+        weight: W, K×d, where the classifier is no linear layer: a 1×1 convolution's weight, a bare parameter. The
+            features are then the input or output of a module that W turns into the logits.
+        bias: b, K values, beside `weight`; by default what the logits have above W h.
         pooling: over the tokens of a block's output, "mean", "first" or "last"; decoders' heads read one token, whose
             hidden states are then measured in the blocks too.
         training: the report on the training set, to measure these samples about its class means.
@@ -107,6 +113,8 @@ def measure_collapse(
             f"the model is {type(base_model(model)).__name__}, which writes one sequence from another and has no "
             "class for a sample: measure its encoder, model.get_encoder(), on labelled inputs"
         )
+    if bias is not None and weight is None:
+        raise ValueError("bias goes with weight: the bias of a linear layer is found with it")
     is_language_model = predicts_next_token(model)
     batches = LabelledBatches(
         data, model, batch_size=batch_size, collate=collate, labels_from_inputs=is_language_model
@@ -119,6 +127,8 @@ def measure_collapse(
             batches,
             layers,
             classifier,
+            weight=weight,
+            bias=bias,
             pooling=pooling,
             next_token=is_language_model,
             ignore_index=ignore_index,
@@ -203,7 +213,7 @@ class Measurement:
         statistics.update(features, labels)
 
     def _empty_statistics(self, name: str) -> ClassStatistics:
-        num_classes = 2 if self.tap.head is None else self.tap.head.module.out_features
+        num_classes = 2 if self.tap.head is None else self.tap.head.num_classes
         classifies = self._classifies(name)
         measured = [name for name in self.options.names if classifies or "classifier" not in MEASURES[name].needs]
         return ClassStatistics(num_classes, **to_accumulate(measured))

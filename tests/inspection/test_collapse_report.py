@@ -54,3 +54,28 @@ def test_every_measure_has_a_title_and_a_look_of_its_own():
     assert not_smaller.pop("softmax_code_margin") == "larger"
     assert set(not_smaller.values()) == {None}
     assert all("rank" in name for name in not_smaller)
+
+
+def test_the_separation_law_is_the_line_through_the_logarithms_of_the_layers():
+    rng = np.random.default_rng(0)
+    layers = np.arange(6)
+    values = np.exp(2.0 - 0.3 * layers + 0.05 * rng.normal(size=6))
+    slope, _ = np.polyfit(layers, np.log(values), 1)
+    correlation = np.corrcoef(layers, np.log(values))[0, 1]
+    rows = [layer(f"block.{index}", nc1_pinv=value) for index, value in enumerate(values)]
+    measured = CollapseReport("Net", "found", [*rows, layer("features", nc1_pinv=1e-9)], {})
+    law = measured.separation_law
+    assert law.rate == pytest.approx(math.exp(slope), rel=1e-9)
+    assert law.r_squared == pytest.approx(correlation**2, rel=1e-9)
+    assert measured.as_dict()["separation_law"]["rate"] == law.rate
+    assert "separation law: tr(Σ_W Σ_B⁺) is multiplied by ρ = 0.7" in str(measured)
+    (axes,) = measured.plot().axes
+    (dashed,) = [line for line in axes.lines if line.get_linestyle() == "--"]
+    np.testing.assert_allclose(dashed.get_ydata(), law.fitted)
+    np.testing.assert_allclose(np.diff(np.log(dashed.get_ydata())), slope, rtol=1e-9)
+
+
+def test_two_layers_have_no_separation_law():
+    rows = [layer("a", nc1_pinv=1.0), layer("b", nc1_pinv=0.5), layer("c", nc1=0.5), layer("features", nc1_pinv=0.2)]
+    assert CollapseReport("Net", "found", rows, {}).separation_law is None
+    assert CollapseReport("Net", "found", rows, {}).as_dict()["separation_law"] is None

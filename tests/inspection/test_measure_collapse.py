@@ -486,14 +486,87 @@ def test_a_pair_of_arrays_is_a_data_set(make_pair):
     assert report["nc1"] == pytest.approx(expected["nc1"], rel=1e-6)
 
 
-def test_a_model_of_one_output_is_an_encoder():
+def test_one_logit_is_two_classes():
     torch.manual_seed(0)
     model = AutoModelForSequenceClassification.from_config(BertConfig(**SMALL_TEXT | {"num_labels": 1})).eval()
-    batch = {**text_batch(20, torch.Generator().manual_seed(0)), "labels": torch.arange(20) % K}
-    with pytest.raises(ValueError, match=r"the model has one output .*: take it as an encoder with classifier=None$"):
-        measure_collapse(model, [batch])
-    expected = measure_collapse(model.bert, [batch])
-    assert measure_collapse(model, [batch], classifier=None)["nc1"] == pytest.approx(expected["nc1"], rel=1e-6)
+    batch = {**text_batch(20, torch.Generator().manual_seed(0)), "labels": torch.arange(20) % 2}
+    report = measure_collapse(model, [batch], measures=["nc1", "nc2", "nc3", "nc4"])
+    assert "one logit for two classes" in report.head
+    features, logits = captured_input_of(model, "classifier", batch)
+    features = features.detach()
+    statistics = ClassStatistics(2)
+    statistics.update(features, batch["labels"])
+    assert report["nc1"] == pytest.approx(measures.nc1(statistics), rel=1e-5)
+    sides = 2.0 * batch["labels"] - 1
+    cosines = nn.functional.cosine_similarity(features, model.classifier.weight.detach()) * sides
+    assert report["nc3"] == pytest.approx(float(1 - cosines.mean()), rel=1e-5)
+    assert report["nc2"] == pytest.approx(0, abs=1e-12)
+    nearest = torch.cdist(features.double(), statistics.class_means).argmin(1)
+    assert report["nc4"] == pytest.approx(float((nearest != (logits[:, 0] > 0)).double().mean()))
+    with pytest.raises(ValueError, match="a label is 4, but the model has num_labels = 2 classes"):
+        measure_collapse(model, [batch | {"labels": torch.arange(20) % 5}])
+
+
+class HeadOfItsOwn(nn.Module):
+    """Classifies by a 1×1 convolution, a bare parameter or a functional call with a scale."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind, self.body = kind, nn.Sequential(nn.Linear(6, 8), nn.ReLU())
+        self.convolution = nn.Conv2d(8, K, 1)
+        self.prototypes = nn.Parameter(torch.randn(K, 8))
+        self.logit = nn.Linear(8, 1)
+
+    def forward(self, x):
+        hidden = self.body(x)
+        if self.kind == "convolution":
+            return self.convolution(hidden[:, :, None, None]).flatten(1)
+        if self.kind == "parameter":
+            return hidden @ self.prototypes.T
+        if self.kind == "one logit":
+            return self.logit(hidden).squeeze(1)
+        return nn.functional.linear(2 * hidden, self.prototypes, torch.arange(K).float())
+
+    def weight(self):
+        return {"convolution": self.convolution.weight, "scaled": 2 * self.prototypes}.get(self.kind, self.prototypes)
+
+
+@pytest.mark.parametrize("kind", ["convolution", "parameter", "scaled"])
+def test_the_features_of_a_weight_that_is_given_are_what_it_turns_into_the_logits(kind):
+    torch.manual_seed(0)
+    model = HeadOfItsOwn(kind).eval()
+    inputs, labels = pairs()[0]
+    report = measure_collapse(model, [(inputs, labels)], weight=model.weight(), measures=["nc1", "nc3", "nc4"])
+    assert "classifier given (8 → 5) for the" in report.head
+    features = model.body(inputs).detach()
+    statistics = ClassStatistics(K)
+    statistics.update(features, labels)
+    weight = model.weight().detach().flatten(1)
+    assert report["nc1"] == pytest.approx(measures.nc1(statistics), rel=1e-5)
+    assert report["nc3"] == pytest.approx(measures.nc3(statistics, weight), rel=1e-5)
+    nearest = torch.cdist(features.double(), statistics.class_means).argmin(1)
+    assert report["nc4"] == pytest.approx(float((nearest != model(inputs).argmax(1)).double().mean()))
+
+
+def test_one_logit_without_an_axis_of_its_own_is_two_classes():
+    torch.manual_seed(0)
+    model, inputs = HeadOfItsOwn("one logit").eval(), pairs()[0][0]
+    report = measure_collapse(model, [(inputs, torch.arange(20) % 2)])
+    assert 'classifier "logit" (8 → 1)' in report.head
+    assert report["nc2"] == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weight": torch.randn(K, 8)}, "let what comes before W pass through a module, such as nn.Identity"),
+        ({"weight": torch.randn(K, 8, 3, 3)}, r"weight must be classes × width \(K×d\), or K×d×1×1"),
+        ({"bias": torch.randn(K)}, "bias goes with weight"),
+    ],
+)
+def test_a_weight_that_is_not_the_models_is_an_error(options, message):
+    with pytest.raises(ValueError, match=message):
+        measure_collapse(HeadOfItsOwn("parameter"), pairs(), **options)
 
 
 def test_a_sequence_to_sequence_model_is_measured_by_its_encoder():
@@ -698,6 +771,7 @@ def test_a_wrapped_classifiers_label_is_its_own():
         ([], {}, "empty"),
         ([(torch.zeros(4, 6),)], {}, "unlabeled"),
         ([{"x": torch.zeros(4, 6), "labels": torch.zeros(4)}], {}, "labels must be whole numbers"),
+        ([(torch.zeros(4, 6), torch.zeros(4, K))], {}, r"of several labels a sample measure those with one"),
         ([{"x": torch.zeros(4, 6), "labels": torch.full((4,), -100)}], {}, "unlabeled"),
         (iter([]), {}, "only once"),
         ({"train": [], "test": []}, {}, r"several \(train, test\)"),
