@@ -17,6 +17,9 @@ from .acting_classifier import ActingClassifier, acting_classifier, two_classes
 from .forward_pass import forward_passes
 from .wrappers import base_model
 
+# How far the mean of a layer's outputs may be from the logits.
+_ROUNDED = 1e-4
+
 
 @dataclass(frozen=True)
 class ClassifierHead:
@@ -25,8 +28,9 @@ class ClassifierHead:
     Args:
         name: the name in `model.named_modules()` of the module.
         module: whose input are the features: the layer, `weight` is W, K×d.
-        samples: what one sample is: "inputs" (one feature an input), "tokens" (one feature a token), or "last_token"
-            (the layer runs on every token and the model returns the last one that is not padding).
+        samples: what one sample is: "inputs" (one feature an input), "tokens" (one feature a token), "last_token"
+            (the layer runs on every token and the model returns the last one that is not padding), or "mean_token"
+            (it returns the mean over those).
         is_exact: whether the model's logits are this layer's output as it stands. Otherwise something follows it (a
             scale, a cap, an average of heads) and W describes the logits up to that.
         acting: W and b as the layer applies them; `None` where its output is no W x + b. One logit is two classes.
@@ -61,6 +65,7 @@ class ClassifierHead:
             "inputs": "one feature an input",
             "tokens": "one feature a token",
             "last_token": "the feature of the last token that is not padding",
+            "mean_token": "the mean feature of the tokens that are not padding",
         }[self.samples]
         relation = "its output is the model's logits" if self.is_exact else "the model's logits are not its output"
         if self.acting is None:
@@ -131,13 +136,16 @@ def find_classifier(model: nn.Module, inputs: Any, name: str | None = None) -> C
         for hook in hooks:
             hook.remove()
     logits = class_logits(output)
+    if logits is None and type(base_model(model)).__name__.endswith("ForImageClassification"):
+        logits = output.last_hidden_state  # PP-LCNet's
     if logits is None and name is None:
         return None
     if logits is None:
         raise ValueError(f"classifier is {name!r}, but the model's output has no logits to compare its output with")
 
     considered = outputs if name is None else {name: outputs[name]} if name in outputs else {}
-    exact = {key: samples for key, output in considered.items() if (samples := _exact_samples(output, logits))}
+    mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
+    exact = {key: samples for key, output in considered.items() if (samples := _exact_samples(output, logits, mask))}
     possible = list(exact) or [key for key, output in considered.items() if output.shape == logits.shape]
     if len(possible) == 1:
         found = possible[0]
@@ -186,8 +194,8 @@ def accepted_columns(model: nn.Module) -> set[str] | None:
     return set(parameters)
 
 
-def _exact_samples(output: Tensor, logits: Tensor) -> str | None:
-    """How the layer's output became the logits, bit by bit; `None` when it did not."""
+def _exact_samples(output: Tensor, logits: Tensor, mask: Tensor | None) -> str | None:
+    """How the layer's output became the logits, bit by bit or, of means, up to rounding; `None` when it did not."""
     if not isinstance(output, Tensor) or output.shape[-1] != logits.shape[-1] or output.device != logits.device:
         return None
     output = output.to(logits.dtype)
@@ -195,7 +203,12 @@ def _exact_samples(output: Tensor, logits: Tensor) -> str | None:
         return "inputs" if logits.ndim == 2 else "tokens"
     if logits.ndim == 2 and output.ndim == 3 and len(output) == len(logits):
         returned = (output == logits.unsqueeze(1)).all(dim=2).any(dim=1)
-        return "last_token" if returned.all() else None
+        if returned.all():
+            return "last_token"
+        shares = torch.ones(output.shape[:2]) if mask is None or mask.shape != output.shape[:2] else mask
+        shares = (shares / shares.sum(1, keepdim=True)).to(output)
+        means = (shares.unsqueeze(1) @ output).squeeze(1)
+        return "mean_token" if torch.allclose(means, logits, rtol=_ROUNDED, atol=_ROUNDED) else None
     return None
 
 

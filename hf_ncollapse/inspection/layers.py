@@ -44,7 +44,7 @@ class SampleSelection:
 
     Args:
         model: for the positions of decoders and the masks of audio models.
-        samples: the head's, "inputs", "tokens" or "last_token".
+        samples: the head's, "inputs", "tokens", "last_token" or "mean_token".
         inputs: the batch without its labels.
         labels: (N,) or, for tokens, (N, T).
         pooling: over the tokens of an input: "mean" (of those that the attention mask shows), "first" or "last".
@@ -63,7 +63,8 @@ class SampleSelection:
         next_token: bool,
         ignore_index: int,
     ):
-        self.model, self.samples, self.pooling, self.next_token = model, samples, pooling, next_token
+        self.model, self.samples, self.next_token = model, samples, next_token
+        self.pooling = "mean" if samples == "mean_token" else pooling
         mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
         self.mask = mask if mask is not None and mask.ndim == 2 else None
         if labels.ndim != (2 if samples == "tokens" else 1):
@@ -154,7 +155,7 @@ def states_of(output: Any) -> Tensor:
             states = output.get(name)
             if isinstance(states, Tensor):
                 return states
-    if isinstance(output, tuple | list) and output:
+    while isinstance(output, tuple | list) and output:
         output = output[0]
     if not isinstance(output, Tensor):
         raise ValueError(f"hidden states must be a tensor, or first in a tuple; got {type(output).__name__}")
