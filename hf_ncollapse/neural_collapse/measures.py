@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .batch_checks import require_finite
 from .frames import distance_to_frame, power_of_two, scaled, sine_to_frame
-from .linear_choice import LinearChoice
+from .linear_choice import Agreement, LinearChoice
 from .moments import (
     Batches,
     SecondLookNeeded,
@@ -337,12 +337,11 @@ def nc4(statistics: Statistics, classifier: Tensor, batches: Batches, *, bias: T
     global_mean = means.mean(0)
     means = means - global_mean
     nearest = LinearChoice(means, -0.5 * means.square().sum(1))
-    chosen = LinearChoice(classifier, classifier @ global_mean + bias)
+    agreement = Agreement(LinearChoice(classifier, classifier @ global_mean + bias), nearest)
     mismatches = torch.zeros((), dtype=torch.int64, device=statistics.device)
     for features, _ in second_look(statistics, batches):
         for piece in features.split(max(1, _SCORES // statistics.num_classes)):
-            centred = piece.double() - global_mean
-            mismatches += (chosen(centred) != nearest(centred)).sum()
+            mismatches += (~agreement(piece.double() - global_mean)).sum()
     return int(mismatches) / statistics.num_samples
 
 

@@ -15,7 +15,7 @@ from hf_ncollapse.neural_collapse import measures, pairs, softmax_code, spectra,
 from hf_ncollapse.neural_collapse.class_statistics import ClassStatistics
 from hf_ncollapse.neural_collapse.compute import compute
 from hf_ncollapse.neural_collapse.held_out_statistics import HeldOutStatistics
-from hf_ncollapse.neural_collapse.linear_choice import LinearChoice
+from hf_ncollapse.neural_collapse.linear_choice import Agreement, LinearChoice
 from hf_ncollapse.neural_collapse.moments import SecondLookNeeded
 from hf_ncollapse.neural_collapse.registry import MEASURES
 from hf_ncollapse.theory import simplex_etf
@@ -973,3 +973,26 @@ def test_the_inverse_of_many_classes_scatter_is_the_pseudo_inverse():
         value, found = measures.nc1_pinv(statistics, return_rank=True)
         assert found == rank
         assert value == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-7, 0.03, 1.0, -1.0])
+@pytest.mark.parametrize("spread", [1e-6, 0.3, 3.0])
+def test_two_choices_agree_where_both_computed_in_full_do(noise, spread):
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.randn(40, 12, generator=generator, dtype=torch.float64)
+    others = 3 * vectors + noise * torch.randn(40, 12, generator=generator, dtype=torch.float64)
+    if noise < 0:
+        others = -vectors
+    offsets, other_offsets = -0.5 * vectors.square().sum(1), -1.5 * vectors.square().sum(1)
+    points = vectors.repeat(20, 1) + spread * torch.randn(800, 12, generator=generator, dtype=torch.float64)
+    points[::7] = (points[::7] + points[::7].roll(1, 0)) / 2  # between two
+    points[5] = 1e200
+    agree = Agreement(LinearChoice(vectors, offsets), LinearChoice(others, other_offsets))(points)
+    first = (points @ vectors.T + offsets).argmax(1)
+    assert torch.equal(agree, first == (points @ others.T + other_offsets).argmax(1))
+
+
+def test_a_classifier_of_zeros_agrees_where_the_first_class_is_nearest():
+    features, labels = torch.eye(3, dtype=torch.float64).repeat(2, 1), torch.arange(3).repeat(2)
+    statistics = collect(features, labels, 3)
+    assert measures.nc4(statistics, torch.zeros(3, 3), [(features, labels)]) == pytest.approx(2 / 3)
