@@ -10,6 +10,7 @@ describe the same data and convert into each other exactly, which is what makes 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.types import Device
 
 from .batch_checks import as_batch, counted_samples, require_plausible
 from .devices import exact_products, with_float64
@@ -51,12 +52,17 @@ class ClassStatistics(KeptState):
     """
 
     has_own_means = True
+    _every_class_seen: bool
+    _workspace: Tensor | None
+    _waiting: list[tuple[Tensor, Tensor]]
 
-    def __init__(self, num_classes: int, *, second_moment: bool = False, directions: bool = True, device=None):
+    def __init__(
+        self, num_classes: int, *, second_moment: bool = False, directions: bool = True, device: Device = None
+    ):
         if num_classes < 2:
             raise ValueError(f"num_classes must be at least 2, got {num_classes}")
         self.num_classes = num_classes
-        self.num_features: int | None = None
+        self.num_features = None
         self.has_second_moment = second_moment
         self.has_directions = directions
         self._device = None if device is None else torch.device(device)
@@ -91,7 +97,7 @@ class ClassStatistics(KeptState):
         if len(labels) < self._enough_rows:
             self._let_wait(features, labels)
             return
-        rows = self._enough_rows if self._device.type == "cpu" else _ACCELERATOR_ROWS
+        rows = self._enough_rows if features.device.type == "cpu" else _ACCELERATOR_ROWS
         for piece, piece_labels in zip(features.split(rows), labels.split(rows), strict=True):
             self._add(piece, piece_labels)
 
@@ -184,7 +190,7 @@ class ClassStatistics(KeptState):
             num_classes, second_moment=self.has_second_moment, directions=self.has_directions, device=self.device
         )
         if self.num_features is not None:
-            resized._allocate(self.num_features, self.device)
+            resized._allocate(self.num_features, self._shifts.device)
             for name, tensor in self._tensors().items():
                 kept = tensor[:num_classes] if name in _OF_CLASSES else tensor
                 getattr(resized, name)[: len(kept)] = kept
@@ -234,7 +240,7 @@ class ClassStatistics(KeptState):
             return
         if self.num_features not in (None, other.num_features):
             raise ValueError(f"cannot merge features of width {other.num_features} into width {self.num_features}")
-        self._allocate(other.num_features, other.device)
+        self._allocate(other.num_features, other._shifts.device)
         other = ClassStatistics.from_state_dict(other.state_dict(), device=self.device)
         new_classes = self.counts == 0
         self._shifts[new_classes] = other._shifts[new_classes]
@@ -254,7 +260,7 @@ class ClassStatistics(KeptState):
         if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
             return
         device = self.device or torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
-        widths = [None] * dist.get_world_size()
+        widths: list[int | None] = [None] * dist.get_world_size()
         dist.all_gather_object(widths, self.num_features)
         seen_widths = {width for width in widths if width is not None}
         if len(seen_widths) > 1:
@@ -305,9 +311,9 @@ class ClassStatistics(KeptState):
             _, exponent = torch.frexp(largest_norm)
             deviations = deviations.mul_(torch.ldexp(unscale, -exponent)).float()
             unscale = torch.ldexp(unscale, 2 * exponent)
-        with exact_products(self.device):
+        with exact_products(deviations.device):
             # The matrix is symmetric: only the blocks on and above the diagonal are computed.
-            for start in range(0, self.num_features, _BLOCK_WIDTH):
+            for start in range(0, deviations.shape[1], _BLOCK_WIDTH):
                 block = slice(start, start + _BLOCK_WIDTH)
                 products = deviations[:, block].T @ deviations[:, start:]
                 self._second_moment[block, start:].addcmul_(products, unscale)
@@ -328,9 +334,7 @@ class ClassStatistics(KeptState):
             self._add(features, labels)
 
     def _free_workspace(self) -> None:
-        self._workspace: Tensor | None = None
-        self._waiting: list[tuple[Tensor, Tensor]] = []
-        self._num_waiting = 0
+        self._workspace, self._waiting, self._num_waiting = None, [], 0
 
     def _choose_shifts(self, features: Tensor, labels: Tensor) -> None:
         """Give the classes seen for the first time the mean of their samples at hand."""
@@ -343,22 +347,10 @@ class ClassStatistics(KeptState):
             return
         # About one of the samples: of samples that are all equal, the mean is then exact and the deviations are 0.
         first_features = features[first_seen].double()
-        origins = self._shifts.new_empty(len(classes), self.num_features)
+        origins = self._shifts.new_empty(len(classes), features.shape[1])
         origins[positions] = first_features
         sums = torch.zeros_like(origins).index_add_(0, positions, first_features - origins[positions])
         self._shifts[classes] = origins + sums / positions.bincount().unsqueeze(1)
-
-    def _sum_names(self) -> list[str]:
-        optional = ["_directions"] * self.has_directions
-        optional += ["_second_moment", "_single_squares"] * self.has_second_moment
-        return ["_counts", "_sums", "_squares", *optional]
-
-    def _tensors(self) -> dict[str, Tensor]:
-        """The state by name, complete; empty before the first batch."""
-        if self.num_features is None:
-            return {}
-        self._add_waiting()
-        return {name: getattr(self, name) for name in ["_shifts", *self._sum_names()]}
 
     def _move_shifts(self, shifts: Tensor) -> None:
         """Rewrite the sums about other shifts s', with m = s − s': h − s' = (h − s) + m."""

@@ -1,6 +1,7 @@
 """Several measures at once."""
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,7 +29,7 @@ def compute(
     out_of_distribution: Tensor | None = None,
     per_class: bool = False,
     standard_errors: bool = False,
-) -> dict:
+) -> dict[str, Any]:
     """Several measures at once, with the conventions, counts and ranks that make them comparable.
 
     Args:
@@ -62,17 +63,18 @@ def compute(
     names = measure_names(measures)
     if absent not in ("error", "exclude"):
         raise ValueError(f'absent must be "error" or "exclude", got {absent!r}')
+    chosen: ClassStatistics | HeldOutStatistics = statistics
     if training_statistics is not None:
-        statistics = HeldOutStatistics(statistics, training_statistics.class_means, training_statistics.counts)
-    present = statistics.present_classes
-    classifier = None if classifier is None else as_classifier(classifier, statistics)
-    bias = as_bias(bias, statistics)
+        chosen = HeldOutStatistics(statistics, training_statistics.class_means, training_statistics.counts)
+    present = chosen.present_classes
+    classifier = None if classifier is None else as_classifier(classifier, chosen)
+    bias = as_bias(bias, chosen)
     if absent == "error":
-        require_every_class(statistics.counts)
+        require_every_class(chosen.counts)
     elif not present.all():
         if int(present.sum()) < 2:
             raise ValueError(f"at least 2 classes must have samples, got {int(present.sum())} of {len(present)}")
-        statistics = statistics.select_classes(present)
+        chosen = chosen.select_classes(present)
         classifier = None if classifier is None else classifier[present]
         bias = bias[present]
     if batches is not None:
@@ -80,17 +82,19 @@ def compute(
 
     if standard_errors and batches is None:
         raise ValueError(f"standard_errors need {NEEDS['batches']}")
-    statistics = Snapshot(statistics)
+    measured = Snapshot(chosen)
     kept = present.nonzero().flatten()
     given = {
-        "statistics": statistics, "classifier": classifier, "bias": bias, "weighting": weighting, "batches": batches,
+        "statistics": measured, "classifier": classifier, "bias": bias, "weighting": weighting, "batches": batches,
         "out_of_distribution": out_of_distribution,
     }  # fmt: skip
-    values, details, left_out = {}, {}, {}
+    values: dict[str, float] = {}
+    details: dict[str, Any] = {}
+    left_out: dict[str, str] = {}
     for name in names:
         measure = MEASURES[name]
         lacking = _lacking(measure, given)
-        if measures == "all" and measure.max_classes is not None and statistics.num_classes > measure.max_classes:
+        if measures == "all" and measure.max_classes is not None and measured.num_classes > measure.max_classes:
             left_out[name] = f"for more than {measure.max_classes} classes it costs much: name it"
             continue
         if lacking is None:
@@ -104,9 +108,9 @@ def compute(
             if measure.detail is not None:
                 details[f"{name}_{measure.detail}"] = detail
             if standard_errors and measure.jackknife is not None:
-                for what, error in measure.jackknife(**_arguments(measure, given), batches=batches).items():
-                    details[f"{name}_{what}"] = error
-            best = measure.best_attainable and measure.best_attainable(statistics.num_classes, statistics.num_features)
+                for what, number in measure.jackknife(**_arguments(measure, given), batches=batches).items():
+                    details[f"{name}_{what}"] = number
+            best = measure.best_attainable and measure.best_attainable(measured.num_classes, measured.num_features)
             if best is not None:
                 details[f"{name}_best_attainable"] = best
         elif measures == "all":
@@ -116,7 +120,7 @@ def compute(
             hint = '; without one, name other measures, such as measures="nc1"' if without_w else ""
             raise ValueError(f"{name} needs {NEEDS[lacking]}{hint}")
     if per_class:
-        table = worst_classes.per_class(statistics, classifier=classifier, weighting=weighting)
+        table = worst_classes.per_class(measured, classifier=classifier, weighting=weighting)
         table["nearest_class"] = kept[table["nearest_class"]]
         details["per_class"] = {"class": kept.tolist()} | {name: column.tolist() for name, column in table.items()}
     renumber_classes(details, kept)
@@ -126,8 +130,8 @@ def compute(
         | {
             "weighting": weighting,
             "class_means": "own" if training_statistics is None else "training",
-            "num_samples": statistics.num_samples,
-            "num_classes": statistics.num_classes,
+            "num_samples": measured.num_samples,
+            "num_classes": measured.num_classes,
             "num_absent_classes": int((~present).sum()),
             "absent_classes": (~present).nonzero().flatten().tolist(),
             "conventions": {name: MEASURES[name].convention for name in values},
@@ -136,7 +140,7 @@ def compute(
     )
 
 
-def renumber_classes(result: dict, numbers: Tensor) -> None:
+def renumber_classes(result: dict[str, Any], numbers: Tensor) -> None:
     """Where a result of `compute` names classes, put `numbers[k]` for class k: those that the caller knows them by."""
     for name, measure in MEASURES.items():
         detail = f"{name}_{measure.detail}"
@@ -144,7 +148,7 @@ def renumber_classes(result: dict, numbers: Tensor) -> None:
             result[detail] = numbers[torch.tensor(result[detail])].tolist()
 
 
-def _lacking(measure: Measure, given: dict) -> str | None:
+def _lacking(measure: Measure, given: dict[str, Any]) -> str | None:
     """The first of the measure's needs, in the table's order, that is not there."""
     statistics = given["statistics"]
     held = {"second_moment": statistics.has_second_moment, "directions": statistics.has_directions}
@@ -154,7 +158,7 @@ def _lacking(measure: Measure, given: dict) -> str | None:
     return None
 
 
-def _value(measure: Measure, given: dict, values: dict[str, float]) -> tuple[float, object]:
+def _value(measure: Measure, given: dict[str, Any], values: dict[str, float]) -> tuple[float, object]:
     """The measure and its detail, None without one."""
     if measure.derived_from is not None:
         origin, function = measure.derived_from
@@ -166,7 +170,7 @@ def _value(measure: Measure, given: dict, values: dict[str, float]) -> tuple[flo
     return measure.function(**arguments, **{f"return_{measure.detail}": True})
 
 
-def _arguments(measure: Measure, given: dict) -> dict:
+def _arguments(measure: Measure, given: dict[str, Any]) -> dict[str, Any]:
     return {name: given[name] for name in measure.arguments}
 
 

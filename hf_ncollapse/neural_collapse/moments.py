@@ -123,7 +123,7 @@ def between_class_whitening(statistics: Statistics, weighting: str) -> Tensor:
     """d×rank, whose columns' outer products sum to Σ_B⁺: V S⁻¹ of √w Ṁ = U S Vᵀ, or R⁻¹ of √w Ṁ = Q R."""
     factor = between_class_factor(statistics, weighting)
     cutoff = max(factor.shape) * torch.finfo(torch.float64).eps
-    if len(factor) > statistics.num_features:
+    if len(factor) > factor.shape[1]:
         # More classes than dimensions: Σ_B = RᵀR has an inverse as a rule, which costs a quarter of an SVD.
         triangle = torch.linalg.qr(factor, mode="r").R
         inverse = torch.linalg.solve_triangular(triangle, torch.eye(len(triangle)).to(triangle), upper=True)
@@ -139,8 +139,8 @@ def within_class_covariance(statistics: Statistics, weighting: str, batches: Bat
     if batches is None:
         return statistics.within_class_second_moment / statistics.num_samples
     means, weights = statistics.class_means, within_weights(statistics, weighting) / statistics.counts
-    covariance = torch.zeros(2 * [statistics.num_features], dtype=torch.float64, device=statistics.device)
-    with exact_products(statistics.device):
+    covariance = torch.zeros(2 * [means.shape[1]], dtype=torch.float64, device=means.device)
+    with exact_products(means.device):
         for features, labels in second_look(statistics, batches):
             deviations = features.double() - means[labels]
             covariance += (weights[labels].unsqueeze(1) * deviations).T @ deviations
