@@ -20,8 +20,8 @@ from ..sweeps.sweep_record import SweepRecord, read_sweep
 
 # Those of the gap are drawn where there is an optimum.
 FIGURES = ("collapse.png", "gap.png", "gap_parts.png", "accuracy.png")
-# The last two are there when the networks were measured.
-TABLES = ("results.csv", "sweep.json", "layers.csv", "geometry.csv")
+# The last three are there when the networks were measured.
+TABLES = ("results.csv", "sweep.json", "layers.csv", "geometry.csv", "weights.csv")
 # All that a run writes to be published, with the code that its configurations name; what else lies there stays there.
 _WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 _CONFIGURATIONS = ("config.json", "preprocessor_config.json", "processor_config.json", "tokenizer_config.json")

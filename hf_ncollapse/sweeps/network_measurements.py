@@ -1,7 +1,9 @@
-"""What the finished networks of a sweep do with their training data: collapse by layer, and the classes' geometry."""
+"""What the finished networks of a sweep do with their training data: collapse by layer, and the classes' geometry; and
+the ranks of their blocks' weights."""
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from safetensors import safe_open
 
 from ..data import ClassificationData, DataArguments, load_classification_data
 from ..inspection.forward_pass import current_device, forward_passes
@@ -21,7 +24,9 @@ from .files import read_json, read_table, write_table
 from .run_folder import load_network
 
 LAYER_COLUMNS = ("depth", "seed", "layer", "nc1")
+WEIGHT_COLUMNS = ("depth", "seed", "block", "weight", "rows", "columns", "stable_rank", "numerical_rank")
 GEOMETRY_COLUMNS = ("depth", "seed", "kind", "label", "label_name", "x", "y")
+_OF_BLOCK = re.compile(r"network\.layers\.(\d+)\.(.+)")
 _BATCH_SIZE = 256
 # Features shown of a network, over all classes, and of one class at least.
 _SHOWN_FEATURES, _SHOWN_PER_CLASS = 400, 4
@@ -29,21 +34,23 @@ _SHOWN_FEATURES, _SHOWN_PER_CLASS = 400, 4
 
 @dataclass(frozen=True)
 class NetworkMeasurements:
-    """Two tables about a sweep's networks.
+    """Three tables about a sweep's networks.
 
     Args:
         layers: NC1 of the normalised stream at the position that is classified, on the training data: one row for
             each depth, seed and layer, from 0, the embedding, to the number of blocks, whose value is the features'.
         geometry: the features of some training samples, the class means and the classifier's rows in the plane of
             [`etf_plane`], `kind` "feature", "class_mean" or "classifier"; the first seed's networks.
+        weights: [`weight_ranks`] of every block's matrices.
     """
 
     layers: pd.DataFrame
     geometry: pd.DataFrame
+    weights: pd.DataFrame
 
 
 def read_network_measurements(folder: str | Path) -> NetworkMeasurements:
-    """Read `layers.csv` and `geometry.csv`, so that figures are drawn without weights or data too.
+    """Read `layers.csv`, `geometry.csv` and `weights.csv`, so that figures are drawn without weights or data too.
 
     Returns:
         Empty tables where nothing was measured.
@@ -56,6 +63,7 @@ def read_network_measurements(folder: str | Path) -> NetworkMeasurements:
         for path, columns in (
             (Path(folder) / "layers.csv", LAYER_COLUMNS),
             (Path(folder) / "geometry.csv", GEOMETRY_COLUMNS),
+            (Path(folder) / "weights.csv", WEIGHT_COLUMNS),
         )
     ]
     return NetworkMeasurements(*tables)
@@ -63,7 +71,8 @@ def read_network_measurements(folder: str | Path) -> NetworkMeasurements:
 
 def write_network_measurements(folder: str | Path, measured: NetworkMeasurements) -> None:
     """Write the tables that have rows beside the sweep's own."""
-    for name, table in (("layers.csv", measured.layers), ("geometry.csv", measured.geometry)):
+    tables = {"layers.csv": measured.layers, "geometry.csv": measured.geometry, "weights.csv": measured.weights}
+    for name, table in tables.items():
         if len(table):
             write_table(Path(folder) / name, table)
 
@@ -87,12 +96,16 @@ def measure_networks(
     """
     folder = Path(folder)
     kept = read_network_measurements(folder)
-    layers, geometry = [kept.layers], [kept.geometry]
-    known = set(zip(kept.layers["depth"], kept.layers["seed"], strict=True))
+    layers, geometry, weights = [kept.layers], [kept.geometry], [kept.weights]
+    known, ranked = (set(zip(table["depth"], table["seed"], strict=True)) for table in (kept.layers, kept.weights))
     first_seed = results["seed"].min()
     for row in results.sort_values(["depth", "seed"]).itertuples():
         run_folder = folder / f"depth-{row.depth}" / f"seed-{row.seed}"
-        if (row.depth, row.seed) in known or not (run_folder / "model.safetensors").is_file():
+        if not (run_folder / "model.safetensors").is_file():
+            continue
+        if (row.depth, row.seed) not in ranked:
+            weights.append(_rows(row, **weight_ranks(run_folder / "model.safetensors")))
+        if (row.depth, row.seed) in known:
             continue
         if data is None:
             data = load_classification_data(DataArguments(**read_json(folder / "sweep.json")["data"]))
@@ -102,7 +115,39 @@ def measure_networks(
         layers.append(_rows(row, layer=range(len(nc1)), nc1=nc1))
         if row.seed == first_seed:
             geometry.append(_rows(row, **shown))
-    return NetworkMeasurements(_together(layers), _together(geometry))
+    return NetworkMeasurements(_together(layers), _together(geometry), _together(weights))
+
+
+def weight_ranks(path: str | Path) -> dict[str, list[object]]:
+    """Return the ranks of the matrices in the blocks of one of the package's networks.
+
+    Args:
+        path: its `model.safetensors`.
+
+    Returns:
+        Columns: `block` from 1, `weight` (the matrix's name in it), `rows`, `columns`, `stable_rank` ‖A‖_F²/‖A‖₂² (NaN
+        for A = 0), and `numerical_rank`, the number of singular values above max(rows, columns)·ε of the largest, ε
+        of the precision that A is stored in.
+    """
+    columns: dict[str, list[object]] = {name: [] for name in WEIGHT_COLUMNS[2:]}
+    for block, name, matrix in _block_matrices(path):
+        sizes = torch.linalg.svdvals(matrix.double())
+        cutoff = max(matrix.shape) * torch.finfo(matrix.dtype).eps * sizes[0]
+        stable = float((sizes / sizes[0]).square().sum())
+        row = (block, name, *matrix.shape, stable, int((sizes > cutoff).sum()))
+        for column, value in zip(columns.values(), row, strict=True):
+            column.append(value)
+    return columns
+
+
+def _block_matrices(path: str | Path) -> Iterator[tuple[int, str, torch.Tensor]]:
+    """The blocks' matrices, in the order of the blocks."""
+    with safe_open(path, framework="pt") as tensors:
+        found = [(int(match[1]), match[2], match[0]) for match in map(_OF_BLOCK.fullmatch, tensors.keys()) if match]
+        for index, name, key in sorted(found):
+            tensor = tensors.get_tensor(key)
+            if tensor.ndim == 2:
+                yield index + 1, name.removesuffix(".weight"), tensor
 
 
 def measure_network(

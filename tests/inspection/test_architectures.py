@@ -54,7 +54,14 @@ TYPES = {
     AutoModelForTokenClassification: "bert deberta-v2 distilbert electra gpt2",
 }
 CASES = [(auto, model_type) for auto, names in TYPES.items() for model_type in names.split()]
-TIMM = ["resnet10t", "mobilenetv3_small_050", "convnext_atto", "vit_tiny_patch16_224", "mobilenetv2_035", "mixer_s32_224"]
+TIMM = [
+    "resnet10t",
+    "mobilenetv3_small_050",
+    "convnext_atto",
+    "vit_tiny_patch16_224",
+    "mobilenetv2_035",
+    "mixer_s32_224",
+]
 TORCHVISION = ["resnet18", "mobilenet_v3_small", "shufflenet_v2_x0_5", "efficientnet_b0", "densenet121", "mnasnet0_5"]
 # Blocks that cannot be told apart, with the way out.
 UNNAMED_BLOCKS = {

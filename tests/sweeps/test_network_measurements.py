@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import AutoModelForImageClassification
 
 from hf_ncollapse.data import load_classification_data
@@ -11,6 +12,7 @@ from hf_ncollapse.sweeps import read_results
 from hf_ncollapse.sweeps.network_measurements import (
     etf_plane,
     measure_networks,
+    weight_ranks,
     write_network_measurements,
 )
 
@@ -92,6 +94,36 @@ def test_a_new_depth_is_measured_and_the_known_ones_are_not_again(sweep):
     layers = measure_networks(sweep, results).layers
     assert (layers[layers["depth"] == 2]["nc1"] == -1).all()
     assert (layers[layers["depth"] == 4]["nc1"] > 0).all()
+
+
+def test_the_ranks_of_blocks_are_those_of_their_singular_values(sweep):
+    weights = measure_networks(sweep, read_results(sweep)).weights
+    of_run = weights[(weights["depth"] == 4) & (weights["seed"] == 1)]
+    assert of_run["block"].tolist() == [1, 2, 3, 4]
+    model = AutoModelForImageClassification.from_pretrained(sweep / "depth-4" / "seed-1")
+    for row, block in zip(of_run.itertuples(), model.base_model.layers, strict=True):
+        matrix = block.get_submodule(row.weight).weight.detach()
+        assert (row.rows, row.columns) == matrix.shape
+        gram = np.linalg.eigvalsh(matrix.double().numpy() @ matrix.double().numpy().T)
+        assert row.stable_rank == pytest.approx(gram.sum() / gram[-1], rel=1e-6)
+        assert row.numerical_rank == np.linalg.matrix_rank(matrix.numpy())
+
+
+def test_ranks_of_a_matrix_that_is_known_and_of_zero(tmp_path):
+    low = torch.outer(torch.arange(1.0, 5), torch.ones(3)) + torch.outer(torch.ones(4), torch.tensor([1.0, -1, 0]))
+    tensors = {"network.layers.1.linear.weight": low, "network.layers.0.linear.weight": torch.zeros(2, 2),
+               "network.layers.0.linear.bias": torch.ones(2), "classifier.weight": torch.eye(3)}  # fmt: skip
+    save_file(tensors, tmp_path / "model.safetensors")
+    ranks = weight_ranks(tmp_path / "model.safetensors")
+    assert (ranks["block"], ranks["weight"], ranks["rows"], ranks["columns"]) == (
+        [1, 2],
+        ["linear"] * 2,
+        [2, 4],
+        [2, 3],
+    )
+    assert ranks["numerical_rank"] == [0, 2]
+    assert np.isnan(ranks["stable_rank"][0])
+    assert ranks["stable_rank"][1] == pytest.approx(float(low.norm() ** 2 / torch.linalg.matrix_norm(low, 2) ** 2))
 
 
 def test_a_damaged_table_of_layers_is_named(sweep):
