@@ -88,7 +88,7 @@ def fit(
         total = nn.functional.cross_entropy(logits, labels, reduction="sum")
     else:
         # ‖z‖² − 2 z_y + 1 would need no one-hot matrix, but cancels near the optimum; the difference does not.
-        targets = nn.functional.one_hot(labels, logits.shape[-1]).to(logits.dtype)
+        targets = torch.zeros_like(logits).scatter(1, labels[:, None], 1.0)
         total = (logits - targets).square().sum() / 2
     return total / (labels.numel() if num_items_in_batch is None else num_items_in_batch)
 

@@ -1,6 +1,6 @@
 """Batches that do not depend on the number of processes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -56,10 +56,33 @@ class ProcessBatchSampler(Sampler[Any]):
             yield batch[self.process_index :: self.num_processes]
 
 
+class JointBatchSampler(Sampler[Any]):
+    """The batches of several samplers, one after the other in each of its own.
+
+    Args:
+        samplers: with batches of the same sizes, and `set_epoch`.
+    """
+
+    def __init__(self, samplers: Sequence[Any]):
+        self.samplers = samplers
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the permutations of this epoch."""
+        for sampler in self.samplers:
+            sampler.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.samplers[0])
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        for batches in zip(*self.samplers, strict=True):
+            yield torch.cat(batches)
+
+
 class BatchLoader(DataLoader[Any]):
     """A DataLoader whose `set_epoch` reaches its batch sampler, which is where the Trainer calls it."""
 
-    batch_sampler: ProcessBatchSampler
+    batch_sampler: ProcessBatchSampler | JointBatchSampler
 
     def set_epoch(self, epoch: int) -> None:
         self.batch_sampler.set_epoch(epoch)

@@ -17,6 +17,8 @@ class PolishedOptimizer(torch.optim.Optimizer):
         first: any optimiser with coupled L2; a learning rate scheduler acts on it.
         polish: on the same parameters.
         first_steps: steps of `first`, 0 or more.
+
+    `taken` counts the steps; an ensemble takes those of `first` in its place.
     """
 
     def __init__(self, first: torch.optim.Optimizer, polish: LBFGS, first_steps: int):
@@ -24,7 +26,7 @@ class PolishedOptimizer(torch.optim.Optimizer):
         self.first = first
         self.polish = polish
         self.first_steps = first_steps
-        self._taken = 0
+        self.taken = 0
         self._start: torch.Tensor | None = None
         self._start_objective = 0.0
 
@@ -47,10 +49,9 @@ class PolishedOptimizer(torch.optim.Optimizer):
 
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # as of LBFGS
         """One step of the optimiser whose turn it is."""
-        if self._taken == 0:
-            self._start_objective, _ = self.polish.objective()
-            self._start = self.polish.flat_parameters()
-        if self._taken < self.first_steps:
+        if self.taken == 0:
+            self.note_start()
+        if self.taken < self.first_steps:
             self.first.step()
         elif self._start is None:
             self.polish.step()
@@ -61,7 +62,12 @@ class PolishedOptimizer(torch.optim.Optimizer):
             else:
                 self.polish.set_parameters(self._start)
             self._start = None
-        self._taken += 1
+        self.taken += 1
+
+    def note_start(self) -> None:
+        """Remember where all begins, whose fit is at hand now."""
+        self._start_objective, _ = self.polish.objective()
+        self._start = self.polish.flat_parameters()
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Of both, whose parameters are the same."""
@@ -80,7 +86,7 @@ class PolishedOptimizer(torch.optim.Optimizer):
         return {
             "first": self.first.state_dict(),
             "polish": self.polish.state_dict(),
-            "taken": self._taken,
+            "taken": self.taken,
             "start": self._start,
             "start_objective": self._start_objective,
         }
@@ -89,6 +95,6 @@ class PolishedOptimizer(torch.optim.Optimizer):
         """As `state_dict` gave it."""
         self.first.load_state_dict(state_dict["first"])
         self.polish.load_state_dict(state_dict["polish"])
-        self._taken = state_dict["taken"]
+        self.taken = state_dict["taken"]
         self._start = state_dict["start"]
         self._start_objective = state_dict["start_objective"]
