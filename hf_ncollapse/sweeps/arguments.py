@@ -131,13 +131,16 @@ class ModelArguments:
 
 @dataclass(frozen=True)
 class EngineArguments:
-    """Where the runs of a sweep are trained; nothing here changes what comes out, and a folder may change it.
+    """Where the runs of a sweep are trained; a folder may change it, as nothing here changes what comes out, but for
+    the rounding of an ensemble's sums.
 
     Args:
         engine: "local" for this machine, "ray" for tasks of a Ray cluster, "slurm" for jobs of a SLURM cluster.
         workers: how many runs are trained at once. On this machine one by default, in this process; more are processes
             of their own that share its threads and have a GPU each. On a cluster as many as it has room for by
             default.
+        ensemble: train all seeds of a depth at once, in this process, by one forward and backward pass and one
+            optimiser step; each is still a run of its own, with its own order of batches and its own checkpoints.
         cpus_per_run: CPU cores of a run on a cluster.
         gpus_per_run: GPUs of a run on a cluster; Ray takes shares, such as 0.25.
         address: the Ray cluster to join, as ray.init takes it, "auto" for the one of this machine; without it one is
@@ -147,11 +150,12 @@ class EngineArguments:
         slurm_options: more of sbatch's options by their long names, such as account=me mem=8G.
 
     Raises:
-        ValueError: a number outside its range, or an option of another engine.
+        ValueError: a number outside its range, an option of another engine, or two that exclude each other.
     """
 
     engine: Literal["local", "ray", "slurm"] = "local"
     workers: int | None = None
+    ensemble: bool = False
     cpus_per_run: int = 1
     gpus_per_run: float = 0.0
     address: str | None = None
@@ -164,6 +168,11 @@ class EngineArguments:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name} is {value}; it takes at least {least}")
+        if self.ensemble and (self.engine != "local" or self.workers not in (None, 1)):
+            raise ValueError(
+                f"ensemble is True, engine {self.engine!r} and workers {self.workers}; an ensemble trains in this "
+                "process: it takes engine 'local' and workers 1"
+            )
         for option in self.slurm_options or []:
             if "=" not in option:
                 raise ValueError(f"slurm_options has {option!r}; it takes name=value, by sbatch's long names")

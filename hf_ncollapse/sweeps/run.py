@@ -3,7 +3,7 @@
 import contextlib
 import math
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,9 @@ from transformers import TrainerCallback, set_seed
 from ..data import ClassificationData
 from ..models.collapse_config import CollapseConfig
 from ..models.depth_continuation import DepthContinuationMixin
+from ..training.ensemble import Ensemble
 from ..training.processes import decided_by_main
+from ..training.trainer import NonFiniteLossError
 from .architectures import architecture_named, build_config, build_model
 from .arguments import Recipe
 from .environment import describe_environment
@@ -21,7 +23,7 @@ from .files import LOCK, FolderInUse, discard_partial_files, read_json, sole_use
 from .interruption import StopRequest
 from .plan import Run
 from .run_folder import discard_checkpoints, last_checkpoint, load_network, write_run
-from .run_trainer import Beginning, run_trainer
+from .run_trainer import Beginning, RunTrainer, run_trainer
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,51 @@ def train_one(
     return end
 
 
+def train_jointly(
+    runs: Sequence[Run],
+    recipe: Recipe,
+    data: ClassificationData,
+    stop: StopRequest,
+    *,
+    callbacks: Sequence[TrainerCallback] = (),
+    say: Callable[[str], object] = print,
+) -> list[RunEnd]:
+    """Train runs of one depth at once, as far as an ensemble does, and leave each with a checkpoint there.
+
+    [`train_one`] takes each up from that: it polishes, measures and writes. Runs that need no training, or that
+    another process trains, are left to it from the start, as is a single one.
+
+    Args:
+        runs: of the sweep's plan, alike but for their seeds.
+        recipe, data, stop, callbacks, say: as for [`train_one`].
+
+    Returns:
+        The ends of those that failed.
+
+    Raises:
+        SweepInterrupted: it was asked to stop; each has saved a checkpoint.
+        OSError: a folder cannot be written or locked.
+        Exception: what other runs would meet too, such as a mistake in the recipe.
+    """
+    with contextlib.ExitStack() as held:
+        begun = {run: Beginning(recipe) for run in runs if _take(run, held) is None}
+        if len(begun) < 2:
+            return []
+        failures: Sequence[Exception | None]
+        try:
+            failures = _train_ensemble(begun, recipe, data, stop, callbacks, say)
+        except Exception as error:
+            if not all(_concerns_one_run(error, beginning) for beginning in begun.values()):
+                raise
+            failures = [error] * len(begun)
+        ends: list[RunEnd] = []
+        for (run, beginning), failure in zip(begun.items(), failures, strict=True):
+            if failure is not None:
+                _write_failure(run, recipe, data, beginning.steps, failure)
+                ends.append(failed_end(run, _reason(failure), _advice(run, failure)))
+        return ends
+
+
 def failed_end(run: Run, reason: str, advice: str) -> RunEnd:
     """The end of a run that failed."""
     return RunEnd(run, "failed", f"{run.name}: failed: {reason}; {advice}", reason)
@@ -147,9 +194,8 @@ def _train(
     say: Callable[[str], object],
 ) -> dict[str, Any]:
     """Train, measure and write; returns what was written to `metrics.json`."""
-    set_seed(run.seed)
-    model = _initial_model(run, recipe, data)
-    trainer = run_trainer(run, recipe, data, model, [beginning, *callbacks, stop])
+    trainer = _initial_trainer(run, recipe, data, [beginning, *callbacks, stop])
+    model = trainer.model
     start, start_gap = None, None
     if run.parent is not None:
         start = {name: value.clone() for name, value in model.state_dict().items()}
@@ -171,7 +217,7 @@ def _train(
         "steps": trainer.state.global_step,
         **measured,
         "start_gap": start_gap,
-        "seconds": round(trainer.seconds, 2),
+        "seconds": round(trainer.clock.seconds, 2),
         "learning_rate": run.learning_rate,
         "data": recipe.to_dict()["data"],
         "train_samples": len(data.train),
@@ -183,6 +229,33 @@ def _train(
         write_run(run.folder, model, data, trainer.state.log_history, metrics)
     trainer.accelerator.wait_for_everyone()
     return metrics
+
+
+def _train_ensemble(
+    begun: Mapping[Run, Beginning],
+    recipe: Recipe,
+    data: ClassificationData,
+    stop: StopRequest,
+    callbacks: Sequence[TrainerCallback],
+    say: Callable[[str], object],
+) -> list[NonFiniteLossError | None]:
+    """Train runs together; returns why each failed, if it did."""
+    trainers = [_initial_trainer(run, recipe, data, [begun[run], *callbacks, stop]) for run in begun]
+    ensemble = Ensemble(trainers, [last_checkpoint(run.folder, say) for run in begun])
+    for trainer in trainers:
+        trainer.clock.share(len(trainers))
+    failures = ensemble.train()
+    steps = [trainer.state.global_step for trainer in trainers]
+    stop.raise_if_asked(f"at depth {next(iter(begun)).depth} of {len(begun)} seeds, step {max(steps)}")
+    return failures
+
+
+def _initial_trainer(
+    run: Run, recipe: Recipe, data: ClassificationData, callbacks: Sequence[TrainerCallback]
+) -> RunTrainer:
+    """The trainer of a run, with its network as it starts."""
+    set_seed(run.seed)
+    return run_trainer(run, recipe, data, _initial_model(run, recipe, data), callbacks)
 
 
 def _initial_model(run: Run, recipe: Recipe, data: ClassificationData) -> DepthContinuationMixin:

@@ -28,11 +28,16 @@ class RunClock(TrainerCallback, ExportableState):
     def __init__(self, seconds: float = 0.0):
         self.before = seconds
         self.started = time.monotonic()
+        self.sharers = 1
 
     @property
     def seconds(self) -> float:
         """Wall-clock seconds in this run, over all its starts; a monotonic clock, which nobody sets back."""
-        return self.before + time.monotonic() - self.started
+        return self.before + (time.monotonic() - self.started) / self.sharers
+
+    def share(self, sharers: int) -> None:
+        """Count from now on this run's share of the time in which so many are trained together."""
+        self.before, self.started, self.sharers = self.seconds, time.monotonic(), sharers
 
     def state(self) -> dict[str, Any]:
         return {"args": {"seconds": self.seconds}, "attributes": {}}
@@ -67,9 +72,9 @@ class RunTrainer(CollapseTrainer):
     """
 
     @property
-    def seconds(self) -> float:
-        """Of its `RunClock`, which a checkpoint replaces."""
-        return next(c for c in self.callback_handler.callbacks if isinstance(c, RunClock)).seconds
+    def clock(self) -> RunClock:
+        """Its clock, which a checkpoint replaces."""
+        return next(c for c in self.callback_handler.callbacks if isinstance(c, RunClock))
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         # The Trainer looks whether it is done after a step, not before.

@@ -88,8 +88,8 @@ def run_sweep(recipe: Recipe, engine: Callable[[Sweep], Engine] = ThisProcess) -
     state = PartialState()
     if state.num_processes > 1 and engine is not ThisProcess:
         raise ValueError(
-            f"an engine was given to {state.num_processes} processes that train one network together; several workers "
-            "and clusters take one process"
+            f"an engine was given to {state.num_processes} processes that train one network together; several "
+            "workers, clusters and ensembles take one process"
         )
     if state.is_main_process:
         recipe.folder.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ from .stacked_networks import StackedNetworks
 from .trainer import CollapseTrainer, NonFiniteLossError
 
 # What trainings of an ensemble may differ in.
-_OWN = {"seed", "data_seed", "output_dir", "run_name", "logging_dir"}
+_OWN = {"seed", "data_seed", "output_dir", "run_name", "logging_dir", "_name_or_path"}
 # What a pass over all networks does is the same for each, and steps are all that it counts.
 _TAKES: dict[str, tuple[object, ...]] = {
     "optim": ("adam", "sgd", "adamw_torch", "adamw_torch_fused"),
@@ -238,7 +238,7 @@ def _train_together(members: Sequence[Member], until: int) -> bool:
 def _batches(trainers: Sequence[CollapseTrainer], step: int) -> Iterator[tuple[float, list[dict[str, torch.Tensor]]]]:
     """The micro-batches of every step from a step on, for all networks, and how many epochs have passed after it."""
     first, args = trainers[0], trainers[0].args
-    samplers = [cast(BatchLoader, trainer.get_train_dataloader()).batch_sampler for trainer in trainers]
+    samplers = [trainer.get_train_dataloader().batch_sampler for trainer in trainers]
     loader = BatchLoader(
         first.train_dataset,
         # All samples, in one order.
@@ -268,8 +268,6 @@ def _unflatten(batch: dict[str, Any], count: int) -> dict[str, torch.Tensor]:
 
 def _differing(one: CollapseTrainer, other: CollapseTrainer) -> list[str]:
     """What two trainers differ in that an ensemble has in common."""
-    left, right = one.args.to_dict(), other.args.to_dict()
+    left, right = ({**trainer.args.to_dict(), **trainer.model.config.to_dict()} for trainer in (one, other))
     names = [name for name in left if name not in _OWN and left[name] != right[name]]
-    if one.train_dataset is not other.train_dataset:
-        names.append("train_dataset")
-    return names if one.model.config.to_dict() == other.model.config.to_dict() else [*names, "config"]
+    return names if one.train_dataset is other.train_dataset else ["train_dataset", *names]

@@ -217,5 +217,5 @@ def test_trainers_that_differ_in_more_than_their_seeds_are_refused(tmp_path):
     with pytest.raises(ValueError, match="trainers differ in max_steps"):
         Ensemble([one, other], [None, None])
     deeper = trainers_in(tmp_path, images(), fields={"num_hidden_layers": 3})[0]
-    with pytest.raises(ValueError, match="trainers differ in train_dataset, config"):
+    with pytest.raises(ValueError, match="trainers differ in train_dataset, num_hidden_layers"):
         Ensemble([one, trainers_in(tmp_path, data)[0], deeper], [None] * 3)

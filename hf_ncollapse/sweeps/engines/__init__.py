@@ -1,4 +1,4 @@
-"""Where the runs of a sweep are trained: in this process, in several here, on a Ray cluster, or by SLURM."""
+"""Where the runs of a sweep are trained: in this process, alone or together, in several here, by Ray, or by SLURM."""
 
 import functools
 from collections.abc import Callable
@@ -16,6 +16,10 @@ def make_engine(arguments: EngineArguments) -> Callable[[Sweep], Engine]:
     Raises:
         ImportError: the engine's own package is missing; the message says what to install.
     """
+    if arguments.ensemble:
+        from .ensembles import Ensembles
+
+        return Ensembles
     if arguments.engine == "local":
         if arguments.workers in (None, 1):
             from .this_process import ThisProcess
