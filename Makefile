@@ -9,8 +9,7 @@ export HF_HUB_DISABLE_TELEMETRY ?= 1
 .PHONY: demo test test-slow test-oldest test-newest coverage mutation quality docs lock clean
 
 demo: $(VENV)/.data
-	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
-		recipes/train.py --config recipes/mnist5k/rn1_demo.yaml
+	$(BIN)/hf-ncollapse train recipes/mnist5k/rn1_demo.yaml
 
 test: $(VENV)/.dev quality
 	$(BIN)/python -m pytest -n 2
