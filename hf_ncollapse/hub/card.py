@@ -13,6 +13,7 @@ from huggingface_hub import CardData, DatasetCardData, EvalResult, ModelCardData
 
 from ..data import PACKAGED_SETS, is_hub_id
 from ..models.collapse_config import CollapseConfig
+from ..models.families import FAMILIES
 from ..models.residual_layers import feature_norm
 from ..quantities import GAP_PARTS, deviation_digits, digits, measures_in_words, title
 from ..sweeps.files import write_atomically
@@ -66,7 +67,6 @@ def model_card(sweep: SweepFolder, run: FinishedRun, namespace: str, seeds: str 
         model_name=repo_id.split("/")[1],
         eval_results=_evaluations(row, task, dataset_title, hub_id, test_name),
     )
-    family = "residual network" if row["architecture"].startswith("L-RN") else "transformer"
     return _rendered(
         "model_card",
         card_data,
@@ -76,7 +76,7 @@ def model_card(sweep: SweepFolder, run: FinishedRun, namespace: str, seeds: str 
         depth=run.depth,
         seed=run.seed,
         main_seed=sweep.runs_of(run.depth)[0].seed,
-        family=family,
+        family=next(family.kind for family in FAMILIES if family.model_type == config["model_type"]),
         hidden_size=config["hidden_size"],
         num_labels=len(config["id2label"]),
         norm_placement=row["norm_placement"],

@@ -22,11 +22,13 @@ class Family:
     Args:
         model_type: of the config.
         name: what the classes' names begin with.
+        kind: for people.
         modalities: what the classifiers read, "image" or "text".
     """
 
     model_type: str
     name: str
+    kind: str
     modalities: tuple[str, ...]
 
     @property
@@ -48,6 +50,6 @@ class Family:
 
 
 FAMILIES = (
-    Family("collapse_resnet", "CollapseResNet", ("image",)),
-    Family("collapse_transformer", "CollapseTransformer", ("image", "text")),
+    Family("collapse_resnet", "CollapseResNet", "residual network", ("image",)),
+    Family("collapse_transformer", "CollapseTransformer", "transformer", ("image", "text")),
 )

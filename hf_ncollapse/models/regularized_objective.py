@@ -104,7 +104,7 @@ class RegularizedObjectiveMixin(_Model):
         def base_model(self) -> Any: ...
 
         # Of transformers' a type checker sees the wrapper, which takes no dtype first.
-        def to(self, *args: Any, **kwargs: Any) -> Any: ...  # type: ignore[override]
+        def to(self, *args: Any, **kwargs: Any) -> Any: ...  # type: ignore[override]  # wider
 
     # The fit divides by the number of samples of the whole step that the Trainer passes, see `fit`.
     accepts_loss_kwargs = True

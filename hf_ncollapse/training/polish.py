@@ -30,20 +30,18 @@ class PolishedOptimizer(torch.optim.Optimizer):
         self._start: torch.Tensor | None = None
         self._start_objective = 0.0
 
-    # Read from the first optimiser, where torch's base class has attributes of its own.
-
     @property
-    def param_groups(self) -> list[dict[str, Any]]:  # type: ignore[override]
+    def param_groups(self) -> list[dict[str, Any]]:  # type: ignore[override]  # torch's is an attribute
         """Those of the first optimiser, whose learning rates a scheduler sets."""
         return self.first.param_groups
 
     @property
-    def state(self) -> dict[Any, Any]:  # type: ignore[override]
+    def state(self) -> dict[Any, Any]:  # type: ignore[override]  # torch's is an attribute
         """That of the first optimiser."""
         return self.first.state
 
     @property
-    def defaults(self) -> dict[str, Any]:  # type: ignore[override]
+    def defaults(self) -> dict[str, Any]:  # type: ignore[override]  # torch's is an attribute
         """Those of the first optimiser."""
         return self.first.defaults
 
