@@ -19,14 +19,24 @@ _PRELOADED = ["kills", "hf_ncollapse.sweeps.estimate", "hf_ncollapse.hub.publish
 _CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod"}
 
 
-def run_process(target: Callable, *arguments) -> int:
-    """Run a function of this module's in a process of its own; return its exit code, −9 when it was killed."""
+def start_process(target: Callable, *arguments) -> multiprocessing.Process:
+    """Start a function of this module's in a process of its own."""
     _PROCESSES.set_forkserver_preload(_PRELOADED)
     process = _PROCESSES.Process(target=target, args=arguments)
     process.start()
+    return process
+
+
+def end_code(process: multiprocessing.Process) -> int:
+    """Wait for the end of a process; return its exit code, −9 when it was killed."""
     process.join(240)
     assert process.exitcode is not None, "it hangs"
     return process.exitcode
+
+
+def run_process(target: Callable, *arguments) -> int:
+    """Run a function of this module's in a process of its own; return its exit code, −9 when it was killed."""
+    return end_code(start_process(target, *arguments))
 
 
 def train(arguments: list[str], folder: Path, kill_at: int | None = None, count: Path | None = None) -> None:
@@ -90,14 +100,10 @@ class KillingHub(HubServer):
 
     def publish(self, folder: Path) -> int:
         """Let a process publish a sweep here; return its exit code."""
-        _PROCESSES.set_forkserver_preload(_PRELOADED)
         with self._lock:
-            process = _PROCESSES.Process(target=publish, args=(folder, self.endpoint))
-            process.start()
+            process = start_process(publish, folder, self.endpoint)
             self.pid = process.pid
-        process.join(240)
-        assert process.exitcode is not None, "it hangs"
-        return process.exitcode
+        return end_code(process)
 
 
 def end_of(folder: Path) -> dict[str, object]:

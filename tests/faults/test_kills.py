@@ -1,7 +1,7 @@
 """A sweep killed at any file operation, and a publication killed at any request, end as if nothing had happened."""
 
 import pytest
-from kills import KillingHub, end_of, run_process, train
+from kills import KillingHub, end_code, end_of, run_process, start_process, train
 
 TINY = [
     *("--sweep", "tiny", "--architecture", "L-RN1", "--dataset", "digits", "--train_samples", "60"),
@@ -34,6 +34,29 @@ def test_a_sweep_killed_at_any_file_operation_ends_in_the_same_table_and_files(p
             lost.append(number)
     with capsys.disabled():
         print(f"\nkilled at {len(tried)} of {operations} file operations, {len(tried) - len(lost)} ended the same")
+    assert lost == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(2))
+def test_a_sweep_goes_on_when_one_of_its_two_workers_is_killed(part, tmp_path, capsys):
+    two_chains = [*TINY, "--seeds", "0", "1"]
+    count = tmp_path / "operations"
+    assert run_process(train, two_chains, tmp_path / "alone", None, count) == 0
+    end, operations = end_of(tmp_path / "alone"), int(count.read_text())
+    killed, lost = 0, []
+    for number in range(1 + 8 * part, operations // 2 + 1, 16):  # a worker has about half of them
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        doomed, other = start_process(train, two_chains, folder, number), start_process(train, two_chains, folder)
+        killed += end_code(doomed) == -9
+        goes_on = end_code(other) == 0 and end_of(folder)["tiny/results.csv"] == end["tiny/results.csv"]
+        # What the one was writing stays under another name until the next start.
+        if not goes_on or run_process(train, two_chains, folder) != 0 or end_of(folder) != end:
+            lost.append(number)
+    with capsys.disabled():
+        print(f"\none of two workers killed at {killed} file operations, {len(lost)} ended otherwise")
+    assert killed > 10
     assert lost == []
 
 
