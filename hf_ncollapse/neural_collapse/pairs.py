@@ -29,7 +29,8 @@ def mean_over_pairs(num_classes: int, pair_values: Callable[[slice, slice], Tens
     total = 0.0
     for rows, columns in tiles(num_classes):
         values = pair_values(rows, columns)
-        total += float((values.triu_(1) if rows == columns else values).sum(dtype=torch.float64))
+        sums = (values.triu_(1) if rows == columns else values).sum(1)
+        total += float(sums.sum(dtype=torch.float64))
     return total / (num_classes * (num_classes - 1) / 2)
 
 
@@ -42,12 +43,14 @@ def for_products(vectors: Tensor) -> Tensor:
 def squared_distances(vectors: Tensor) -> Callable[[slice, slice], Tensor]:
     """‖x_j − x_k‖² for tiles of pairs, by a gemm; pairs so close that it would cancel are computed anew."""
     factors = for_products(vectors)
-    sizes = factors.square().sum(1)
+    sizes, share = factors.square().sum(1), _CLOSE[factors.dtype]
 
     def of_tile(rows: slice, columns: slice) -> Tensor:
         tile_sizes = sizes[rows].unsqueeze(1) + sizes[columns]
         squared = torch.addmm(tile_sizes, factors[rows], factors[columns].T, alpha=-2)
-        close = squared < tile_sizes.mul_(_CLOSE[factors.dtype])
+        if rows != columns and squared.amin() >= share * (sizes[rows].max() + sizes[columns].max()):
+            return squared
+        close = squared < tile_sizes.mul_(share)
         if rows == columns:
             close.triu_(1)
         num_close = int(close.sum())

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from .moments import Statistics, as_classifier, between_class_trace, centred_means, class_variances
-from .pairs import tiles
+from .pairs import for_products, tiles
 
 
 def per_class(
@@ -107,16 +107,17 @@ def _alignments(statistics: Statistics, classifier: Tensor, weighting: str) -> T
 
 def _nearest(vectors: Tensor) -> tuple[Tensor, Tensor]:
     """For each of K vectors the largest cosine with another, and which one that is."""
-    directions = torch.nn.functional.normalize(vectors, eps=0)
-    largest = torch.full((len(vectors),), -torch.inf, dtype=torch.float64, device=vectors.device)
+    directions = for_products(torch.nn.functional.normalize(vectors, eps=0))
+    largest = torch.full((len(vectors),), -torch.inf, dtype=directions.dtype, device=vectors.device)
     nearest = torch.zeros(len(vectors), dtype=torch.int64, device=vectors.device)
     for rows, columns in tiles(len(vectors)):
         cosines = directions[rows] @ directions[columns].T
         if rows == columns:
             cosines.fill_diagonal_(-torch.inf)
-        for own, others, tile in ((rows, columns, cosines), (columns, rows, cosines.T)):
-            values, indices = tile.max(1)
-            closer = ~(values <= largest[own])  # NaN, of a mean that has no direction, is told
-            largest[own] = torch.where(closer, values, largest[own])
-            nearest[own] = torch.where(closer, indices + others.start, nearest[own])
-    return largest, nearest
+        for own, others, tile in ((rows, columns, cosines), (columns, rows, cosines.T))[: 1 + (rows != columns)]:
+            # The largest value is found ten times faster than its position, which few rows need after the first tiles.
+            closer = (~(tile.amax(1) <= largest[own])).nonzero().flatten()  # NaN, of a mean without direction, is told
+            values, indices = tile[closer].max(1)
+            largest[own.start + closer], nearest[own.start + closer] = values, indices + others.start
+    exact = torch.nn.functional.cosine_similarity(vectors, vectors[nearest], eps=0)
+    return exact, nearest
