@@ -102,9 +102,12 @@ def centred_means(statistics: Statistics, weighting: str) -> Tensor:
 def _centred_means(statistics: Statistics, weighting: str) -> Tensor:
     means = class_means(statistics)
     differences = means - means[0]  # exact for means that are close, so that equal ones give exact zeros
-    rounding = means.abs().amax(0) + class_variances(statistics).max().sqrt()
+    rounding = torch.linalg.vector_norm(means, ord=torch.inf, dim=0) + class_variances(statistics).max().sqrt()
     rounding *= _ULPS * torch.finfo(torch.float64).eps
-    differences.masked_fill_((differences.amax(0) - differences.amin(0)) <= rounding, 0)
+    smallest, largest = differences.aminmax(dim=0)
+    equal = largest - smallest <= rounding
+    if equal.any():
+        differences.masked_fill_(equal, 0)
     return differences.sub_(between_weights(statistics, weighting) @ differences)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 # Pair measures work through K×K in tiles of this many rows and columns: many of them, for only those on and above the
 # diagonal are made.
-_TILE = 512
+_TILE = 256
 # From so many classes on, if they have no room for a frame in whose exactness digits could be lost, products are
 # float32's, at half the price: an entry is then wrong by 1e-7, the mean of all by less.
 _MANY_CLASSES = 512
