@@ -5,6 +5,7 @@ import time
 
 import torch
 from rich.box import SIMPLE_HEAD
+from rich.progress import track
 from rich.table import Table
 
 from ..data import ClassificationData
@@ -36,7 +37,14 @@ def print_plan(recipe: Recipe) -> None:
     table = Table(title=f"{recipe.sweep.sweep}: {recipe.sweep.architecture} on {recipe.data.dataset}", box=SIMPLE_HEAD)
     for heading in ("depth", "seed", "starts from", "steps", "learning rate", "minutes", "MB"):
         table.add_column(heading, justify="right", no_wrap=True)
-    costs = {depth: _cost_of_depth(recipe, data, depth, arguments) for depth in recipe.sweep.depths}
+    depths = track(
+        recipe.sweep.depths,
+        "timing a step at each depth",
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    costs = {depth: _cost_of_depth(recipe, data, depth, arguments) for depth in depths}
     total_seconds = total_bytes = 0.0
     for run in runs:
         seconds_per_step, size = costs[run.depth]
