@@ -13,6 +13,10 @@ the same command again to continue a sweep that was stopped. The training option
 Trainer. Runs are trained one after another, or several at once with --workers or on a cluster with --engine:
 
     hf-ncollapse train mnist5k/rn1_demo --workers 2
+
+Many seeds of small networks train fastest together:
+
+    hf-ncollapse train mnist5k/rn1_demo --seeds 0 1 2 3 4 --ensemble
 """
 
 import argparse

@@ -27,7 +27,8 @@ _TAKES: dict[str, tuple[object, ...]] = {
     "bf16": (False,),
     "fp16": (False,),
     "torch_compile": (False,),
-    "activation_checkpointing": (False,),
+    "activation_checkpointing": (False, None),
+    "gradient_checkpointing": (False, None),
     "use_liger_kernel": (False,),
     "auto_find_batch_size": (False,),
     "world_size": (1,),
@@ -52,7 +53,7 @@ def check_ensemble(args: CollapseTrainingArguments, config: CollapseConfig) -> N
         ValueError: they cannot; the message names the argument.
     """
     for name, takes in _TAKES.items():
-        value = getattr(args, name)
+        value = getattr(args, name, takes[0])  # transformers renames one for the other
         if value not in takes:
             raise ValueError(f"{name} is {value!r}; an ensemble takes {' or '.join(map(repr, takes))}")
     if args.lr_scheduler_type in _LR_BY_METRIC:
