@@ -63,8 +63,7 @@ class ClassStatistics(KeptState):
             raise ValueError(f"num_classes must be at least 2, got {num_classes}")
         self.num_classes = num_classes
         self.num_features = None
-        self.has_second_moment = second_moment
-        self.has_directions = directions
+        self.has_second_moment, self.has_directions = second_moment, directions
         self._device = None if device is None else torch.device(device)
         self._enough_rows = _CPU_ROWS_OF_PRODUCTS if second_moment else _CPU_ROWS
         self._free_workspace()
@@ -134,8 +133,7 @@ class ClassStatistics(KeptState):
     def within_class_scatter(self) -> Tensor:
         """Σ_{i in k} ‖h_i − μ_k‖², K values in float64; dividing by n_k gives the class's variance v_k."""
         self._require_samples()
-        mean_deviations = self._mean_deviations()
-        return (self._squares - torch.linalg.vecdot(mean_deviations, self._sums)).clamp_(min=0)
+        return (self._squares - torch.linalg.vecdot(self._mean_deviations(), self._sums)).clamp_(min=0)
 
     @property
     def within_class_second_moment(self) -> Tensor:
