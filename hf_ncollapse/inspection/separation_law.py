@@ -1,7 +1,8 @@
 """The law of data separation: over a network's layers, the within-class scatter in units of the between-class one
 falls by one factor a layer.
 
-Source: He & Su 2023, A law of data separation in deep learning (PNAS, arXiv:2210.17020): D_l ≈ ρ^l D_0 for D = tr(SS_w SS_b⁺).
+Source: He & Su 2023, A law of data separation in deep learning (PNAS, arXiv:2210.17020): D_l ≈ ρ^l D_0 for
+D = tr(SS_w SS_b⁺).
 """
 
 import math
