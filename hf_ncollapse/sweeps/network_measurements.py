@@ -21,7 +21,7 @@ from ..neural_collapse.class_statistics import ClassStatistics
 from ..theory import simplex_etf
 from .architectures import architecture_named
 from .files import read_json, read_table, write_table
-from .run_folder import load_network
+from .run_folder import check_weights, load_network
 
 LAYER_COLUMNS = ("depth", "seed", "layer", "nc1")
 WEIGHT_COLUMNS = ("depth", "seed", "block", "weight", "rows", "columns", "stable_rank", "numerical_rank")
@@ -104,6 +104,7 @@ def measure_networks(
         if not (run_folder / "model.safetensors").is_file():
             continue
         if (row.depth, row.seed) not in ranked:
+            check_weights(run_folder, read_json(run_folder / "metrics.json"))
             weights.append(_rows(row, **weight_ranks(run_folder / "model.safetensors")))
         if (row.depth, row.seed) in known:
             continue
