@@ -12,7 +12,7 @@ from .publication import RepositoryState
 from .time_limit import HubTimeoutError, TimeLimit, asked_pause
 
 if TYPE_CHECKING:
-    import httpx
+    import httpx2
 
 Result = TypeVar("Result")
 
@@ -108,7 +108,7 @@ def reason(error: BaseException) -> str:
     return f"{line}: {reason(error.__cause__)}" if isinstance(error, RuntimeError) and error.__cause__ else line
 
 
-def _answer(error: BaseException) -> "httpx.Response | None":
+def _answer(error: BaseException) -> "httpx2.Response | None":
     """The HTTP answer behind an error, or None where there was none: LFS uploads wrap theirs."""
     cause = error.__cause__ if isinstance(error, RuntimeError) else error
     return getattr(cause, "response", None) if isinstance(cause, HfHubHTTPError) else None

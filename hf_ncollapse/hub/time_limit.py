@@ -14,8 +14,8 @@ from huggingface_hub.errors import HTTPError
 from huggingface_hub.utils import parse_ratelimit_headers
 
 if TYPE_CHECKING:
-    import httpcore
-    import httpx
+    import httpcore2
+    import httpx2
 
 # Without a byte in this time, a request has failed.
 SILENCE_SECONDS = {"connect": 10.0, "read": 30.0, "write": 30.0, "pool": 30.0}
@@ -49,7 +49,7 @@ class TimeLimit:
     def __init__(self) -> None:
         self.seconds = STEP_SECONDS
         self._end = math.inf
-        self._streams: list[httpcore.NetworkStream] = []
+        self._streams: list[httpcore2.NetworkStream] = []
         self._asked = "nothing"
         self._left = threading.Event()
         self._watch = threading.Thread(target=self._shut_down_in_time, daemon=True)
@@ -108,7 +108,7 @@ class TimeLimit:
                 "response": [*hooks["response"], self._end_later],
             }
 
-    def _begin(self, request: "httpx.Request") -> None:
+    def _begin(self, request: "httpx2.Request") -> None:
         if self.is_over:
             raise self._over()
         self._asked = f"{request.method} {request.url.path}"
@@ -125,7 +125,7 @@ class TimeLimit:
             # Tried again after `join`: huggingface_hub itself would go on with a client that has no limit.
             raise ConnectionError(f"no connection to the Hub: {info['exception']}") from info["exception"]
 
-    def _end_later(self, response: "httpx.Response") -> None:
+    def _end_later(self, response: "httpx2.Response") -> None:
         pause = asked_pause(response)
         if pause > LONGEST_PAUSE:
             raise HubTimeoutError(f"the Hub answered {response.status_code} and asks for a pause of {pause:.0f} s")
@@ -138,7 +138,7 @@ class TimeLimit:
                     self._streams.pop().get_extra_info("socket").shutdown(socket.SHUT_RDWR)
 
 
-def asked_pause(response: "httpx.Response") -> float:
+def asked_pause(response: "httpx2.Response") -> float:
     """Seconds that an answer asks to wait before the next request; 0 where it does not."""
     if response.status_code < 400:
         return 0.0
