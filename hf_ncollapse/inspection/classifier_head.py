@@ -6,7 +6,7 @@ projection or dropout came before.
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .acting_classifier import ActingClassifier, acting_classifier, two_classes
-from .forward_pass import forward_passes
+from .forward_pass import watched_pass
 from .wrappers import base_model
 
 # How far the mean of a layer's outputs may be from the logits.
@@ -123,21 +123,13 @@ def find_classifier(model: nn.Module, inputs: Any, name: str | None = None) -> C
     inputs_of: dict[str, Tensor] = {}
     outputs: dict[str, Tensor] = {}
 
-    def recorder(key: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
-        def record(module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
-            inputs_of[key], outputs[key] = arguments[0], output
+    def look(key: str, arguments: tuple[Any, ...], output: Tensor) -> None:
+        inputs_of[key], outputs[key] = arguments[0], output
 
-        return record
-
-    hooks = [layer.register_forward_hook(recorder(key)) for key, layer in linear_layers.items()]
-    try:
-        ((_, _, output),) = forward_passes(model, [(inputs, torch.empty(0))])
-    finally:
-        for hook in hooks:
-            hook.remove()
+    output = watched_pass(model, inputs, linear_layers, look)
     logits = class_logits(output)
-    if logits is None and type(base_model(model)).__name__.endswith("ForImageClassification"):
-        logits = output.last_hidden_state  # PP-LCNet's
+    if logits is None:
+        logits = _scores_by_another_name(model, output)
     if logits is None and name is None:
         return None
     if logits is None:
@@ -192,6 +184,13 @@ def accepted_columns(model: nn.Module) -> set[str] | None:
     if not is_transformers_model and any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return None
     return set(parameters)
+
+
+def _scores_by_another_name(model: nn.Module, output: Any) -> Tensor | None:
+    """N×K of image classifiers that return their logits as `last_hidden_state`, as PP-LCNet's do."""
+    num_labels = getattr(getattr(base_model(model), "config", None), "num_labels", None)
+    states = getattr(output, "last_hidden_state", None)
+    return states if isinstance(states, Tensor) and states.shape[1:] == (num_labels,) else None
 
 
 def _exact_samples(output: Tensor, logits: Tensor, mask: Tensor | None) -> str | None:

@@ -1,7 +1,6 @@
 """Takes features out of a model's own forward pass, with hooks on its layers and on its classifier."""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
 
@@ -12,13 +11,12 @@ from .axes import axes_of
 from .batches import LabelledBatches, first_samples
 from .classifier_head import ClassifierHead, find_classifier, logits_of
 from .collapse_report import FEATURES
-from .forward_pass import forward_passes
+from .forward_pass import Hook, forward_passes, hooked, watched_pass
 from .given_weight import find_features
 from .layers import SampleSelection, named_layers, states_of
 
 # Takes a layer's name, its features (n×d) and their labels (n).
 Receiver = Callable[[str, Tensor, Tensor], None]
-Hook = Callable[[nn.Module, tuple[Any, ...], Any], None]
 
 
 class FeatureTap:
@@ -85,7 +83,7 @@ class FeatureTap:
         ]
         if self.head is not None:
             hooks.append((self.head.module, partial(self._take_input, receive)))
-        with _hooked(hooks):
+        with hooked(hooks):
             for _, _, output in forward_passes(self.model, self._selected(batches)):
                 if self.head is None:
                     self._take(receive, FEATURES, states_of(output))
@@ -109,14 +107,13 @@ class FeatureTap:
         """Where samples and features are in the states of every layer that runs."""
         axes: dict[str, tuple[int, ...]] = {}
 
-        def probe(name: str, module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
-            axes[name] = axes_of(module, states_of(output), len(labels))
+        def probe(name: str, arguments: tuple[Any, ...], output: Any) -> None:
+            axes[name] = axes_of(self._modules[name], states_of(output), len(labels))
 
         if self._modules or self.head is None:
-            with _hooked([(module, partial(probe, name)) for name, module in self._modules.items()]):
-                ((_, _, output),) = forward_passes(self.model, [(few, labels)])
+            output = watched_pass(self.model, few, self._modules, probe)
             if self.head is None:
-                probe(FEATURES, self.model, (), output)
+                axes[FEATURES] = axes_of(self.model, states_of(output), len(labels))
         return axes
 
     def _take_output(
@@ -150,13 +147,3 @@ class FeatureTap:
                 "the model's logits are not its classifier's output at the last token that is not padding: check "
                 "config.pad_token_id against the tokenizer's"
             )
-
-
-@contextmanager
-def _hooked(hooks: Iterable[tuple[nn.Module, Hook]]) -> Iterator[None]:
-    handles = [module.register_forward_hook(hook) for module, hook in hooks]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

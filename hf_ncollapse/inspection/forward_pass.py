@@ -1,11 +1,14 @@
 """One pass of a model over labelled batches, which leaves the model and the random state as they were."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+# A module's: it takes the module, its positional arguments and its output.
+Hook = Callable[[nn.Module, tuple[Any, ...], Any], None]
 
 
 def forward_passes(
@@ -30,6 +33,36 @@ def forward_passes(
             with torch.no_grad():
                 output = call_model(model, inputs, **options)
             yield inputs, labels.to(device), output
+
+
+def watched_pass(
+    model: nn.Module, inputs: Any, modules: Mapping[str, nn.Module], look: Callable[[str, tuple[Any, ...], Any], None]
+) -> Any:
+    """Run a model once and return its output.
+
+    Args:
+        model, inputs: as for [`forward_passes`], without labels.
+        modules: of the model, by names.
+        look: called after each run of one of them, with its name, its positional arguments and its output.
+    """
+
+    def hook(name: str) -> Hook:
+        return lambda _, arguments, output: look(name, arguments, output)
+
+    with hooked((module, hook(name)) for name, module in modules.items()):
+        ((_, _, output),) = forward_passes(model, [(inputs, torch.empty(0))])
+    return output
+
+
+@contextmanager
+def hooked(hooks: Iterable[tuple[nn.Module, Hook]]) -> Iterator[None]:
+    """Call each function after its module's forward, until the end of the block."""
+    handles = [module.register_forward_hook(hook) for module, hook in hooks]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def current_device() -> torch.device:

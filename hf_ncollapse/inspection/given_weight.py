@@ -1,15 +1,13 @@
 """Where the features of a classifier are whose W is given: of a convolution, a bare parameter, a functional call."""
 
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from .acting_classifier import ActingClassifier, two_classes
 from .classifier_head import ClassifierHead, class_logits
-from .forward_pass import forward_passes
+from .forward_pass import watched_pass
 
 # How far the logits may be from W h + b, relative to their norm.
 _ROUNDED = 1e-3
@@ -34,21 +32,14 @@ def find_features(model: nn.Module, inputs: Any, weight: Tensor, bias: Tensor | 
     runs: Counter[str] = Counter()
     seen: dict[tuple[str, bool], Tensor] = {}
 
-    def recorder(name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
-        def record(module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
-            runs[name] += 1
-            for is_output, states in ((False, arguments[0] if arguments else None), (True, output)):
-                if isinstance(states, Tensor):
-                    seen[name, is_output] = states
+    def look(name: str, arguments: tuple[Any, ...], output: Any) -> None:
+        runs[name] += 1
+        for is_output, states in ((False, arguments[0] if arguments else None), (True, output)):
+            if isinstance(states, Tensor):
+                seen[name, is_output] = states
 
-        return record
-
-    hooks = [module.register_forward_hook(recorder(name)) for name, module in model.named_modules() if name]
-    try:
-        ((_, _, output),) = forward_passes(model, [(inputs, torch.empty(0))])
-    finally:
-        for hook in hooks:
-            hook.remove()
+    modules = {name: module for name, module in model.named_modules() if name}
+    output = watched_pass(model, inputs, modules, look)
     logits = class_logits(output)
     if logits is None:
         raise ValueError("weight is given, but the model's output has no logits to compare its products with")
@@ -57,8 +48,7 @@ def find_features(model: nn.Module, inputs: Any, weight: Tensor, bias: Tensor | 
         if acting is not None and runs[name] == 1:
             acting = two_classes(acting) if logits.shape[-1] == 1 else acting
             samples = "inputs" if logits.ndim == 2 else "tokens"
-            module = model.get_submodule(name)
-            return ClassifierHead(name, module, samples, True, acting, is_given=True, is_output=is_output)
+            return ClassifierHead(name, modules[name], samples, True, acting, is_given=True, is_output=is_output)
     raise ValueError(
         f"no module's input or output, times the weight given ({weight.shape[1]} → {weight.shape[0]}), is the model's "
         "logits: let what comes before W pass through a module, such as nn.Identity, or measure features of your own "

@@ -69,8 +69,8 @@ class SampleSelection:
         self.mask = mask if mask is not None and mask.ndim == 2 else None
         if labels.ndim != (2 if samples == "tokens" else 1):
             expected = "N×T, one a token" if samples == "tokens" else "N, one an input"
-            several = labels.ndim == 2 and ": of several labels a sample measure rows where labels.sum(1) == 1"
-            raise ValueError(f"labels must be {expected}, got the shape {tuple(labels.shape)}{several or ''}")
+            several = ": of several labels a sample measure rows where labels.sum(1) == 1" if labels.ndim == 2 else ""
+            raise ValueError(f"labels must be {expected}, got the shape {tuple(labels.shape)}{several}")
         if next_token:
             labels = labels[:, 1:]
         self.kept = labels != ignore_index

@@ -17,8 +17,8 @@ class Snapshot:
 
     def __init__(self, statistics: ClassStatistics | HeldOutStatistics):
         self.statistics = statistics
+        # Ṁ, K×d, by weighting, as they were asked for.
         self.centred_means: dict[str, Tensor] = {}
-        """Ṁ, K×d, by weighting, as they were asked for."""
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self.statistics, name)

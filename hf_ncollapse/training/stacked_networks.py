@@ -7,14 +7,12 @@ from typing import Any, cast
 
 import torch
 from torch.func import functional_call, grad_and_value, vmap
-from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ..models.regularized_objective import RegularizedObjectiveMixin
 
 # A batch shape is traced when it has come so often: a trace takes about as long as so many steps of small networks.
 _WORTH_TRACING = 100
-_VIEWS = (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default, torch.ops.aten.expand.default)
 
 
 class StackedNetworks:
@@ -89,7 +87,7 @@ class StackedNetworks:
         shape = (num_samples, *(tensor.shape for tensor in batch.values()))
         self._times_seen[shape] += 1
         if self._times_seen[shape] == _WORTH_TRACING:
-            self._traced[shape] = _without_idle_views(make_fx(compute)(self.parameters, batch))
+            self._traced[shape] = make_fx(compute)(self.parameters, batch)
         return self._traced.get(shape, compute)(self.parameters, batch)
 
     def _stacked_optimizer(self) -> torch.optim.Optimizer:
@@ -108,16 +106,6 @@ class StackedNetworks:
                 for name, value in states[0].items()
             }
         return stacked
-
-
-def _without_idle_views(traced: GraphModule) -> GraphModule:
-    """A trace without the views of a tensor in its own shape, of which `vmap` leaves many."""
-    for node in traced.graph.nodes:
-        if node.target in _VIEWS and node.meta["val"].shape == node.args[0].meta["val"].shape:
-            node.replace_all_uses_with(node.args[0])
-            traced.graph.erase_node(node)
-    traced.recompile()
-    return traced
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
