@@ -115,6 +115,8 @@ def measure_collapse(
         )
     if bias is not None and weight is None:
         raise ValueError("bias goes with weight: the bias of a linear layer is found with it")
+    if weight is not None and classifier != "auto":
+        raise ValueError(f"classifier is {classifier!r} and weight is given: take one, they say where W is")
     is_language_model = predicts_next_token(model)
     batches = LabelledBatches(
         data, model, batch_size=batch_size, collate=collate, labels_from_inputs=is_language_model

@@ -562,6 +562,7 @@ def test_one_logit_without_an_axis_of_its_own_is_two_classes():
         ({"weight": torch.randn(K, 8)}, "let what comes before W pass through a module, such as nn.Identity"),
         ({"weight": torch.randn(K, 8, 3, 3)}, r"weight must be classes × width \(K×d\), or K×d×1×1"),
         ({"bias": torch.randn(K)}, "bias goes with weight"),
+        ({"weight": torch.randn(K, 8), "classifier": None}, "classifier is None and weight is given: take one"),
     ],
 )
 def test_a_weight_that_is_not_the_models_is_an_error(options, message):
