@@ -1,5 +1,7 @@
 """The evaluate metric gives what the engine gives, however the samples come in."""
 
+import json
+from html import escape
 from pathlib import Path
 
 import evaluate
@@ -386,3 +388,37 @@ def test_standard_errors_classes_and_strangers_come_through(load, samples):
     )
     assert_same_result(result, expected_result(samples, **options))
     assert {"nc5", "per_class", "nc1_bias"} <= result.keys()
+
+
+def test_a_notebook_shows_the_result_as_a_table_and_draws_it(load, samples):
+    features, labels, classifier, _ = samples
+    result = load().compute(
+        predictions=features, references=labels, classifier=classifier, measures="all", standard_errors=True
+    )
+
+    table = result.to_pandas()
+    html = result._repr_html_()
+    figure = result.plot()
+
+    assert dict(table["value"]) == {name: result[name] for name in result["conventions"]}
+    assert table["standard_error"].dropna().to_dict() == {
+        "nc1": result["nc1_standard_error"], "nc3": result["nc3_standard_error"]
+    }  # fmt: skip
+    assert all(escape(formula) in html for formula in result["conventions"].values())
+    assert f"{sum(COUNTS)} samples of {len(COUNTS)} classes" in html
+    for name, reason in result["left_out"].items():
+        assert f"not measured: {name} ({escape(reason)})" in html
+    (axes,) = figure.axes
+    dots = {axes.get_yticklabels()[int(line.get_ydata()[0])].get_text(): line for line in axes.lines}
+    assert {name: line.get_xdata()[0] for name, line in dots.items()} == {
+        name: abs(result[name]) for name in result["conventions"] if result[name]
+    }
+    assert {name for name, line in dots.items() if line.get_fillstyle() == "none"} == {
+        name for name in result["conventions"] if result[name] < 0
+    }
+
+
+def test_the_result_is_a_dictionary_to_json(samples):
+    result = expected_result(samples)
+
+    assert json.loads(json.dumps(result)) == result
