@@ -21,8 +21,8 @@ TRAIN = [
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
 
 
-def start(output: Path, steps: int, **keywords) -> subprocess.Popen:
-    command = [*TRAIN, str(steps), "--output_dir", str(output)]
+def start(output: Path, steps: int, *options: str, **keywords) -> subprocess.Popen:
+    command = [*TRAIN, str(steps), "--output_dir", str(output), *options]
     return subprocess.Popen(command, env={**os.environ, **ENVIRONMENT}, cwd=ROOT, **keywords)
 
 
@@ -56,7 +56,8 @@ def test_a_sweep_whose_output_cannot_be_written_goes_on_quietly(where, tmp_path)
 
 
 @pytest.mark.slow
-def test_a_sweep_whose_terminal_goes_saves_and_the_next_start_ends_in_the_same_table(tmp_path):
+@pytest.mark.parametrize("options", [[], ["--seeds", "0", "1", "--workers", "2"]], ids=["one process", "two workers"])
+def test_a_sweep_whose_terminal_goes_saves_and_the_next_start_ends_in_the_same_table(options, tmp_path):
     master, slave = pty.openpty()
 
     def own_terminal() -> None:
@@ -66,19 +67,23 @@ def test_a_sweep_whose_terminal_goes_saves_and_the_next_start_ends_in_the_same_t
 
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
-    process = start(tmp_path / "lost", 4000, stdin=slave, stdout=slave, stderr=slave, preexec_fn=own_terminal)
+    terminal = {"stdin": slave, "stdout": slave, "stderr": slave}
+    process = start(tmp_path / "lost", 4000, *options, **terminal, preexec_fn=own_terminal)
     os.close(slave)
-    run = tmp_path / "lost/tiny/depth-1/seed-0"
-    while not (run / "checkpoint-400").exists():
+    sweep = tmp_path / "lost/tiny"
+    while not list(sweep.glob("depth-1/seed-*/checkpoint-400")):  # the other worker may be no further than its imports
         if select.select([master], [], [], 0.01)[0]:
             os.read(master, 4096)
         assert process.poll() is None
     os.close(master)  # the system sends SIGHUP, and writing is an error from now on
     assert process.wait(120) == 128 + signal.SIGHUP
-    saved = sorted(int(path.name.split("-")[1]) for path in run.glob("checkpoint-*"))
-    assert saved[-1] % 400  # of the step under way
+    interrupted = {path.parent for path in sweep.glob("depth-1/seed-*/checkpoint-*")}
+    assert interrupted
+    for run in interrupted:
+        saved = sorted(int(path.name.split("-")[1]) for path in run.glob("checkpoint-*"))
+        assert saved[-1] % 400  # of the step under way
     for name in ("lost", "undisturbed"):
-        assert start(tmp_path / name, 4000, stdout=subprocess.DEVNULL).wait(240) == 0
+        assert start(tmp_path / name, 4000, *options, stdout=subprocess.DEVNULL).wait(240) == 0
     pd.testing.assert_frame_equal(table(tmp_path / "lost"), table(tmp_path / "undisturbed"), check_exact=True)
 
 
