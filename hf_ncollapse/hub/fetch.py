@@ -7,11 +7,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import get_collection, hf_hub_download
+from huggingface_hub import get_collection
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
+from ..sweeps.files import LARGEST_FILE
 from ..sweeps.sweep_record import SweepRecord, read_sweep
 from ..sweeps.trained_sweep import TrainedSweep
+from .download import download
 from .names import model_repo, results_repo, seed_branch
 from .published_network import check_published_network, read_published_config
 
@@ -30,19 +32,20 @@ class PublishedSweep(TrainedSweep):
 
     Raises:
         FileNotFoundError: there is no such sweep, or the Hub cannot be reached and it is not in the cache.
+        ValueError: its table is larger than a sweep's.
     """
 
     def __init__(self, namespace: str, name: str):
         self.namespace, self._name = namespace, name
         repo_id = results_repo(namespace, name)
         try:
-            table = hf_hub_download(repo_id, "results.csv", repo_type="dataset")
+            table = download(repo_id, "results.csv", largest=LARGEST_FILE, repo_type="dataset")
         except _NOT_THERE as error:
             raise FileNotFoundError(
                 f"no sweep {namespace}/{name}: there is no such folder here, and the data set {repo_id} is not on the "
                 f"Hub, not open to you, or neither reachable nor in the cache ({' '.join(str(error).split())})"
             ) from error
-        super().__init__(Path(table).parent)
+        super().__init__(table.parent)
 
     @property
     def name(self) -> str:
@@ -55,7 +58,7 @@ class PublishedSweep(TrainedSweep):
         repo_id = results_repo(self.namespace, self.name)
         # Beside the table, in the snapshot of its commit.
         with contextlib.suppress(*_NOT_THERE):
-            hf_hub_download(repo_id, "sweep.json", repo_type="dataset", revision=self.folder.name)
+            download(repo_id, "sweep.json", largest=LARGEST_FILE, repo_type="dataset", revision=self.folder.name)
         return read_sweep(self.folder, f"the data set {repo_id} holds no table that a sweep wrote")
 
     def report(self, output: str | Path | None = None) -> Path:
@@ -99,7 +102,7 @@ def load_sweep(name: str | os.PathLike[str]) -> TrainedSweep:
             digits>". A folder that exists wins.
 
     Raises:
-        ValueError: `name` is no such thing.
+        ValueError: `name` is no such thing, or the Hub's table is larger than a sweep's.
         FileNotFoundError: the folder holds no sweep, there is none of that name, or the Hub cannot be reached and it
             is not in the cache.
 

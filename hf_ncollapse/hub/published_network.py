@@ -7,6 +7,7 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 
 from ..sweeps.files import read_json
+from .download import download
 
 _BYTES_PER_WEIGHT = 4
 _LARGEST_CONFIG = 2**20
@@ -20,14 +21,10 @@ def read_published_config(repo_id: str, revision: str, depth: int) -> dict[str, 
         depth: number of blocks that it must have.
 
     Raises:
-        ValueError: it is damaged, or another depth's; the message names the repository.
+        ValueError: it is too large, damaged, or another depth's; the message names the repository.
     """
     remedy = f"{repo_id}@{revision} holds no network that a sweep wrote"
-    path = Path(hf_hub_download(repo_id, "config.json", revision=revision))
-    if path.stat().st_size > _LARGEST_CONFIG:
-        raise ValueError(
-            f"{path} has {path.stat().st_size:,} bytes, a config.json at most {_LARGEST_CONFIG:,}; {remedy}"
-        )
+    path = download(repo_id, "config.json", largest=_LARGEST_CONFIG, revision=revision)
     config = read_json(path, remedy)
     if config.get("num_hidden_layers") != depth:
         raise ValueError(f"{path} says num_hidden_layers = {config.get('num_hidden_layers')!r}, not {depth}; {remedy}")

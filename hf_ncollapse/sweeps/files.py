@@ -19,7 +19,8 @@ REMEDY = "delete it to make it anew"
 # The file whose lock is a folder's.
 LOCK = ".lock"
 # What a table may have: runs by the ten thousand, with names as long as they may be.
-_MOST_BYTES, _MOST_COLUMNS, _MOST_CELLS, _LONGEST_LINE = 2**25, 1000, 2**22, 2**16
+LARGEST_FILE = 2**25  # in bytes, of a table or a record
+_MOST_COLUMNS, _MOST_CELLS, _LONGEST_LINE = 1000, 2**22, 2**16
 # Ending of a file that is still being written.
 _PARTIAL = ".partial"
 
@@ -148,8 +149,8 @@ def read_table(path: Path, columns: Sequence[str], remedy: str = REMEDY) -> pd.D
 def _check_size(path: Path, remedy: str) -> None:
     """Look before a table is parsed, which takes many times its size: it may come from a stranger."""
     size = path.stat().st_size
-    if size > _MOST_BYTES:
-        raise ValueError(f"{path} is damaged ({size:,} bytes, a sweep's has at most {_MOST_BYTES:,}); {remedy}")
+    if size > LARGEST_FILE:
+        raise ValueError(f"{path} is damaged ({size:,} bytes, a sweep's has at most {LARGEST_FILE:,}); {remedy}")
     with path.open("rb") as file:
         columns = file.readline(_LONGEST_LINE).count(b",") + 1
         cells, longest = columns, 0

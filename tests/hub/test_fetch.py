@@ -227,6 +227,24 @@ def test_a_diverged_run_is_no_network_and_a_damaged_table_is_named_without_advic
         assert "delete" not in said
 
 
+HUGE = """
+import hf_ncollapse
+try:
+    hf_ncollapse.load_sweep("my-org/huge")
+except ValueError as error:
+    print(error)
+"""
+
+
+def test_what_is_larger_than_a_sweeps_is_left_on_the_hub(hub, tmp_path):
+    huge = b"depth,seed\n" + b" " * 2**25
+    hub.store.put("dataset", "my-org/huge-results", {"results.csv": huge})
+    said = run(HUGE, hub.environment(tmp_path, token=None))
+    assert said.startswith(f"my-org/huge-results has a results.csv of {len(huge):,} bytes, a sweep's has at most")
+    assert hub.requests
+    assert {method for method, path, _ in hub.requests if "results.csv" in path} == {"HEAD"}
+
+
 def test_nothing_but_safetensors_holds_weights_on_the_hub(published):
     for depth in (2, 4):
         for revision in ("main", "seed-0", "seed-3"):
