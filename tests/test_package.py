@@ -141,17 +141,25 @@ def test_measures_and_theory_import_no_transformers(module):
 
 
 AUTO_CLASSES = "from transformers import AutoConfig, AutoModel, AutoImageProcessor"
+LAYERS = "from transformers.modeling_layers import GradientCheckpointingLayer"
 
 
 @pytest.mark.parametrize(
     "imports",
     [
-        f"import hf_ncollapse; {AUTO_CLASSES}",
-        f"{AUTO_CLASSES}; import hf_ncollapse",
-        f"import hf_ncollapse; hf_ncollapse.CollapseTransformerModel; {AUTO_CLASSES}",
-        f"import hf_ncollapse; from transformers.modeling_layers import GradientCheckpointingLayer; {AUTO_CLASSES}",
+        pytest.param(f"import hf_ncollapse; {AUTO_CLASSES}", id="package first"),
+        pytest.param(f"{AUTO_CLASSES}; import hf_ncollapse", id="package last"),
+        pytest.param(
+            f"import hf_ncollapse; hf_ncollapse.CollapseTransformerModel; {AUTO_CLASSES}",
+            id="network first",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            f"import hf_ncollapse; {LAYERS}; {AUTO_CLASSES}",
+            id="layers of networks first",
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["package first", "package last", "network first", "layers of networks first"],
 )
 def test_the_auto_classes_know_the_families_in_every_order_of_imports(imports, tmp_path):
     code = f"""{imports}

@@ -89,8 +89,15 @@ def signal_when(number: int, path: Path):
         thread.join()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-@pytest.mark.parametrize("depth", [2, 4])
+@pytest.mark.parametrize(
+    ("number", "code", "depth"),
+    [
+        (signal.SIGTERM, 143, 2),
+        (signal.SIGINT, 130, 4),
+        pytest.param(signal.SIGTERM, 143, 4, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 130, 2, marks=pytest.mark.slow),
+    ],
+)
 def test_a_sweep_asked_to_stop_saves_says_so_and_continues(script, undisturbed, tmp_path, capsys, number, code, depth):
     run = tmp_path / "small" / f"depth-{depth}" / "seed-0"
     handlers = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]

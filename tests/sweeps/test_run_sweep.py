@@ -125,9 +125,9 @@ def fail_at_depth_2(monkeypatch, name, outcome):
     ("name", "error", "steps", "reason"),
     [
         ("measure", torch.OutOfMemoryError("no memory.\nTried"), 3, "OutOfMemoryError: no memory. Tried"),
-        ("_relative_gradient", MemoryError(), 6, "MemoryError"),
+        pytest.param("_relative_gradient", MemoryError(), 6, "MemoryError", marks=pytest.mark.slow),
         ("training_step", RuntimeError("shapes"), 0, "RuntimeError: shapes"),
-        ("training_step", ValueError("features"), 0, "ValueError: features"),
+        pytest.param("training_step", ValueError("features"), 0, "ValueError: features", marks=pytest.mark.slow),
     ],
 )
 def test_an_error_of_one_run_is_named_and_the_others_go_on(tmp_path, monkeypatch, name, error, steps, reason):
@@ -190,8 +190,12 @@ def test_a_run_that_diverged_is_trained_again_and_its_row_replaced(tmp_path, mon
     ("options", "expected"),
     [
         ([], (0.005, 0.005, "constant")),
-        (["--l2_coefficient=0.01"], (0.01, 0.01, "constant")),
-        (["--l2_coefficient=0.01", "--l2_depth_scaling=inverse_all"], (0.01, 0.01, "inverse_all")),
+        pytest.param(["--l2_coefficient=0.01"], (0.01, 0.01, "constant"), marks=pytest.mark.slow),
+        pytest.param(
+            ["--l2_coefficient=0.01", "--l2_depth_scaling=inverse_all"],
+            (0.01, 0.01, "inverse_all"),
+            marks=pytest.mark.slow,
+        ),
         (["--classifier_l2_coefficient=0.02", "--l2_depth_scaling=inverse"], (0.005, 0.02, "inverse")),
     ],
 )
