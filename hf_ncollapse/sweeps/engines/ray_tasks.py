@@ -2,7 +2,9 @@
 
 import functools
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
@@ -35,21 +37,25 @@ class RayTasks(Engine):
     def __init__(self, sweep: Sweep, arguments: EngineArguments):
         super().__init__(sweep)
         self.arguments = arguments
-        self._runs: dict[ray.ObjectRef, Run] = {}
+        self._runs: dict[ray.ObjectRef[RunEnd], Run] = {}
 
     def __enter__(self) -> Self:
         taken_over = {name: value for name, value in os.environ.items() if name.startswith(_TAKEN_OVER)}
         address = self.arguments.address
         environment = {"env_vars": taken_over} if address not in (None, "local") else None
+        handler = signal.getsignal(signal.SIGTERM)
         ray.init(address=address or "local", runtime_env=environment, include_dashboard=False, log_to_driver=False)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)  # Ray has taken it over, and would end the sweep at once
         offered = ray.cluster_resources()
         self.sweep.progress.console.print(
             f"Ray: {offered.get('CPU', 0):g} cores and {offered.get('GPU', 0):g} GPUs, "
             f"{self.arguments.cpus_per_run} and {self.arguments.gpus_per_run:g} a run"
         )
         self._mark = folder_mark(self.sweep.recipe.folder)
-        resources = {"num_cpus": self.arguments.cpus_per_run, "num_gpus": self.arguments.gpus_per_run}
-        self._task = ray.remote(max_retries=0, **resources)(_train)
+        self._task = ray.remote(
+            max_retries=0, num_cpus=self.arguments.cpus_per_run, num_gpus=self.arguments.gpus_per_run
+        )(_train)
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -35,7 +35,7 @@ class SlurmJobs(Engine):
         super().__init__(sweep)
         self.orders_parents = cluster == "slurm"
         self.most = arguments.workers or sys.maxsize
-        self._jobs: dict[str, tuple[Run, submitit.Job]] = {}
+        self._jobs: dict[str, tuple[Run, submitit.Job[RunEnd]]] = {}
         try:
             self._executor = submitit.AutoExecutor(sweep.recipe.folder.absolute() / "slurm", cluster=cluster)
         except RuntimeError as error:
@@ -72,7 +72,7 @@ class SlurmJobs(Engine):
             time.sleep(_LOOK_SECONDS)
         return [self._end(*self._jobs.pop(name)) for name in done]
 
-    def _end(self, run: Run, job: submitit.Job) -> RunEnd:
+    def _end(self, run: Run, job: submitit.Job[RunEnd]) -> RunEnd:
         try:
             return job.result()
         except (UncompletedJobError, FailedJobError):
