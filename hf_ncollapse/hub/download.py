@@ -14,6 +14,7 @@ def download(repo_id: str, name: str, *, largest: int, repo_type: str = "model",
 
     Raises:
         ValueError: it is larger; nothing was downloaded.
+        HfHubHTTPError, LocalEntryNotFoundError: as huggingface_hub's, where it is not to be had.
     """
     size = hf_hub_download(repo_id, name, repo_type=repo_type, revision=revision, dry_run=True).file_size
     if size is not None and size > largest:

@@ -10,7 +10,7 @@ from . import worst_classes
 from .batch_checks import as_batch, counted_samples
 from .class_statistics import ClassStatistics
 from .held_out_statistics import HeldOutStatistics
-from .measured import Measured
+from .measured import MeasuredCollapse
 from .moments import Batches, SecondLookNeeded, as_bias, as_classifier, require_every_class
 from .registry import CLASS_NUMBERS, MEASURES, NEEDS, Measure, measure_names
 from .snapshot import Snapshot
@@ -30,7 +30,7 @@ def compute(
     out_of_distribution: Tensor | None = None,
     per_class: bool = False,
     standard_errors: bool = False,
-) -> Measured:
+) -> MeasuredCollapse:
     """Several measures at once, with the conventions, counts and ranks that make them comparable.
 
     Args:
@@ -51,11 +51,11 @@ def compute(
             are computed, by the jackknife: needs `batches` and 2 samples a class.
 
     Returns:
-        `Measured`: a dict with every measure under its name, and `weighting`, `class_means` ("own" or "training"),
-        `num_samples`, `num_classes` (those measured), `num_absent_classes`, `absent_classes`, `conventions` (name to
-        formula), `left_out` (name to reason; only "all" leaves anything out), `nc1_pinv_rank` with `nc1_pinv`, which
-        class or pair the worst is (`nc1_worst_class`, …), and for more classes than an ETF has room for (K > d + 1;
-        K > d for the orthogonal frame) `<name>_best_attainable`.
+        `MeasuredCollapse`: a dict with every measure under its name, and `weighting`, `class_means` ("own" or
+        "training"), `num_samples`, `num_classes` (those measured), `num_absent_classes`, `absent_classes`,
+        `conventions` (name to formula), `left_out` (name to reason; only "all" leaves anything out), `nc1_pinv_rank`
+        with `nc1_pinv`, which class or pair the worst is (`nc1_worst_class`, …), and for more classes than an ETF has
+        room for (K > d + 1; K > d for the orthogonal frame) `<name>_best_attainable`.
 
     Raises:
         ValueError: an argument is not among its values or has another shape, a named measure lacks what it needs, or
@@ -125,7 +125,7 @@ def compute(
         table["nearest_class"] = kept[table["nearest_class"]]
         details["per_class"] = {"class": kept.tolist()} | {name: column.tolist() for name, column in table.items()}
     renumber_classes(details, kept)
-    return Measured(
+    return MeasuredCollapse(
         values
         | details
         | {

@@ -7,8 +7,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
+# The blue of the package's figures, of which nothing can be imported here: evaluate copies this folder alone.
+_BLUE = "#0072B2"
 
-class Measured(dict[str, Any]):
+
+class MeasuredCollapse(dict[str, Any]):
     """The dictionary of `compute`, every measure under its name; as such it is saved, merged and compared."""
 
     def to_pandas(self) -> "DataFrame":
@@ -23,7 +26,11 @@ class Measured(dict[str, Any]):
         return table
 
     def plot(self) -> "Figure":
-        """Draw the measures on a logarithmic axis, hollow where negative; needs matplotlib."""
+        """Draw |value| of each measure on a logarithmic axis: hollow where negative, no dot at 0.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+        """
         from matplotlib import pyplot  # noqa: F401  (IPython learns with it how a figure is shown)
         from matplotlib.figure import Figure
 
@@ -33,7 +40,7 @@ class Measured(dict[str, Any]):
         for height, name in enumerate(names):
             value = self[name]
             if value:
-                axes.plot(abs(value), height, "o", color="#0072B2", fillstyle="full" if value > 0 else "none")
+                axes.plot(abs(value), height, "o", color=_BLUE, fillstyle="full" if value > 0 else "none")
             axes.annotate(f"{value:.3g}", (1, height), (4, 0), ("axes fraction", "data"), "offset points", va="center")
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.5, -0.5)

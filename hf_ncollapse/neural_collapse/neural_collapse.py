@@ -20,7 +20,7 @@ from .imbalance import nc2_seli
 from .jackknife import nc1_jackknife
 from .kept_state import KeptState
 from .linear_choice import LinearChoice
-from .measured import Measured
+from .measured import MeasuredCollapse
 from .measures import nc1
 from .moments import class_means
 from .pairs import mean_over_pairs
@@ -241,7 +241,7 @@ class NeuralCollapse(evaluate.Metric):
         out_of_distribution: Values = None,
         per_class: bool = False,
         standard_errors: bool = False,
-    ) -> Measured:
+    ) -> MeasuredCollapse:
         measures = self._measures if measures is None else measures
         names = measure_names(measures)
         num_classes = num_classes or self._num_classes

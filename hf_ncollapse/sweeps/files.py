@@ -18,8 +18,9 @@ from .spreadsheet_cells import escape_formulas, unescape_formulas
 REMEDY = "delete it to make it anew"
 # The file whose lock is a folder's.
 LOCK = ".lock"
-# What a table may have: runs by the ten thousand, with names as long as they may be.
-LARGEST_FILE = 2**25  # in bytes, of a table or a record
+# In bytes, of a table or a record: runs by the ten thousand, with names as long as they may be.
+LARGEST_FILE = 2**25
+# Of a table.
 _MOST_COLUMNS, _MOST_CELLS, _LONGEST_LINE = 1000, 2**22, 2**16
 # Ending of a file that is still being written.
 _PARTIAL = ".partial"
