@@ -12,7 +12,7 @@ from .images import TensorDataset, fit_image_processor, image_dataset
 from .packaged import PACKAGED_SETS, PackagedSet
 from .rows import is_hub_id, load_splits, split_named
 from .sources import load_source
-from .subsets import draw_subsets
+from .subsets import draw_subsets, permuted_labels
 from .texts import TokenDataset, fit_tokenizer, text_dataset
 
 
@@ -68,6 +68,8 @@ def load_classification_data(dataset: str | DataArguments, **keywords: Any) -> C
     test_part = source.test or source.train
     train_inputs, test_inputs = source.train.take(train_indices), test_part.take(test_indices)
     train_labels, test_labels = source.train.labels[train_indices], test_part.labels[test_indices]
+    if arguments.random_labels:
+        train_labels = permuted_labels(train_labels, arguments.subset_seed)
     train: TensorDataset | TokenDataset
     test: TensorDataset | TokenDataset
     processor: CollapseImageProcessor | PreTrainedTokenizerBase

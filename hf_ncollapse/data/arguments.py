@@ -22,6 +22,8 @@ class DataArguments:
         test_samples: size of the test subset, balanced too; None takes all. A set that has no test part of its own is
             divided: the test part is what `train_samples` leaves, or a fifth when that is None too.
         subset_seed: seed of the subsets, ≥ 0. The same seed draws nested training subsets.
+        random_labels: train on labels that say nothing of their samples (Zhang et al., arXiv:1611.03530): the training
+            subset's own, permuted by `subset_seed`, so that classes keep their sizes. The test part keeps its labels.
         image_size: side in pixels that images are resized to; None keeps their own, which must be one.
         tokenizer: kind of tokenizer to train on the training part, "wordpiece", "bpe" or "word", or the Hub id or
             folder of a trained one.
@@ -43,6 +45,7 @@ class DataArguments:
     train_samples: int | None = None
     test_samples: int | None = None
     subset_seed: int = 0
+    random_labels: bool = False
     image_size: int | None = None
     tokenizer: str = "wordpiece"
     vocabulary_size: int = 8000
@@ -60,6 +63,11 @@ class DataArguments:
             raise ValueError(
                 f"image_column is {self.image_column!r} and text_column is {self.text_column!r}; give only one of them"
             )
+
+    @property
+    def title(self) -> str:
+        """What tables and cards call the data."""
+        return f"{self.dataset}, random labels" if self.random_labels else self.dataset
 
 
 def _path_or_name(dataset: str) -> str:

@@ -52,6 +52,11 @@ def draw_subsets(
     return generator.permutation(np.concatenate(per_class)), generator.permutation(np.concatenate(test))
 
 
+def permuted_labels(labels: np.ndarray, seed: int) -> np.ndarray:
+    """Return the labels in an order that says nothing of their samples; the subsets' own draws are others."""
+    return np.random.default_rng([seed, 1]).permutation(labels)
+
+
 def _check_classes(labels: np.ndarray, num_classes: int) -> None:
     if len(labels) == 0:
         raise ValueError("the training part is empty")

@@ -34,7 +34,7 @@ def print_plan(recipe: Recipe) -> None:
     """
     arguments, data, runs = prepare_sweep(recipe)
     console = plain_console()
-    table = Table(title=f"{recipe.sweep.sweep}: {recipe.sweep.architecture} on {recipe.data.dataset}", box=SIMPLE_HEAD)
+    table = Table(title=f"{recipe.sweep.sweep}: {recipe.sweep.architecture} on {recipe.data.title}", box=SIMPLE_HEAD)
     for heading in ("depth", "seed", "starts from", "steps", "learning rate", "minutes", "MB"):
         table.add_column(heading, justify="right", no_wrap=True)
     depths = track(

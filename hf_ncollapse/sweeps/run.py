@@ -315,7 +315,7 @@ def _constants(run: Run, recipe: Recipe, config: CollapseConfig) -> dict[str, An
         "architecture": config.architecture_name,
         "norm_placement": config.norm_placement,
         "norm_scale": config.norm_scale,
-        "dataset": recipe.data.dataset,
+        "dataset": recipe.data.title,
         "loss": config.loss,
         "classifier_bias": config.classifier_bias,
         "initialization": recipe.sweep.initialization,

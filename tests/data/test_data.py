@@ -97,6 +97,19 @@ def test_the_held_out_part_has_the_size_asked_for_and_stays_when_the_training_su
     assert rows(data) == rows(larger)
 
 
+def test_random_labels_are_a_permutation_of_the_training_subset_s_own_and_nothing_else_changes():
+    own = load_classification_data("digits", train_samples=500)
+    random = load_classification_data("digits", train_samples=500, random_labels=True)
+    again = load_classification_data("digits", train_samples=500, random_labels=True)
+    assert torch.equal(random.train.tensors["pixel_values"], own.train.tensors["pixel_values"])
+    assert torch.equal(random.test.labels, own.test.labels)
+    assert torch.equal(random.train.labels, again.train.labels)
+    assert torch.equal(random.train.labels.bincount(), own.train.labels.bincount())
+    # By chance a tenth agrees, ± 3 standard deviations of 500 draws.
+    assert 0.06 < (random.train.labels == own.train.labels).double().mean() < 0.14
+    assert DataArguments("digits", random_labels=True).title == "digits, random labels"
+
+
 def test_without_sizes_a_fifth_of_every_class_is_held_out():
     data = load_classification_data("digits")
     counts = np.bincount(load_digits().target)
