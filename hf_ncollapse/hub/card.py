@@ -18,7 +18,7 @@ from ..models.residual_layers import feature_norm
 from ..quantities import GAP_PARTS, deviation_digits, digits, measures_in_words, title
 from ..sweeps.files import write_atomically
 from ..sweeps.paper_figures import PaperPanel, beside_the_paper
-from ..sweeps.summary import l2_in_words
+from ..sweeps.summary import l2_in_words, refinement_in_words
 from .markdown import code_span, fence, plain
 from .names import TAG, model_repo, results_repo, seed_branch
 from .sweep_folder import FinishedRun, SweepFolder, read_sweep_folder
@@ -135,6 +135,7 @@ def results_card(sweep: SweepFolder, namespace: str) -> str:
         depth_table=_depth_table(by_depth, _BY_DEPTH),
         split_table=_depth_table(by_depth, _SPLIT) if any("gap_spread" in row for row in by_depth) else None,
         slopes_table=_slopes_table(summary),
+        refinement=refinement_in_words(summary),
         panel=panel,
         paper_table=None if panel is None else _paper_table(panel, sweep.results, sweep.depths),
         models=[_model_entry(sweep, depth, namespace) for depth in sweep.depths],
@@ -309,17 +310,25 @@ def _slopes_table(summary: dict[str, Any]) -> str:
     deepest, expected = summary["deepest_slopes"] or {}, summary["expected_slopes"]
     rows = []
     for name, slope in summary["slopes"].items():
-        interval = slope["confidence_interval"]
+        last = deepest.get(name, {})
         rows.append(
             [
                 title(name),
                 _signed(slope["slope"]),
-                "" if interval is None else " to ".join(map(_signed, interval)),
-                _signed(deepest.get(name, {}).get("slope")),
+                _interval(slope),
+                _signed(last.get("slope")),
+                _interval(last),
                 _signed(expected.get(name)),
             ]
         )
-    return _table(["quantity", "slope", "95% interval", "deepest two steps", "expected"], rows)
+    return _table(
+        ["quantity", "slope", "95% interval", "deepest two steps", "95% interval of these", "expected"], rows
+    )
+
+
+def _interval(slope: dict[str, Any]) -> str:
+    interval = slope.get("confidence_interval")
+    return "" if interval is None else " to ".join(map(_signed, interval))
 
 
 def _paper_table(panel: PaperPanel, results: pd.DataFrame, depths: list[int]) -> str:

@@ -19,9 +19,9 @@ from ..sweeps.run_folder import check_weights
 from ..sweeps.sweep_record import SweepRecord, read_sweep
 
 # Those of the gap are drawn where there is an optimum.
-FIGURES = ("collapse.png", "gap.png", "gap_parts.png", "accuracy.png")
-# The last three are there when the networks were measured.
-TABLES = ("results.csv", "sweep.json", "layers.csv", "geometry.csv", "weights.csv")
+FIGURES = ("collapse.png", "gap.png", "gap_parts.png", "rates.png", "generalization.png")
+# The last four are there when the networks were measured.
+TABLES = ("results.csv", "sweep.json", "layers.csv", "geometry.csv", "weights.csv", "held_out.csv")
 # All that a run writes to be published, with the code that its configurations name; what else lies there stays there.
 _WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 _CONFIGURATIONS = ("config.json", "preprocessor_config.json", "processor_config.json", "tokenizer_config.json")

@@ -11,14 +11,15 @@ from ..neural_collapse.registry import MEASURES
 from ..quantities import digits, title
 from .files import read_json, write_atomically, write_table
 from .latex import latex_table, latex_text
-from .summary import LOSSES, l2_in_words, mean_interval, slope_in_depth
+from .summary import LOSSES, mean_interval, slope_in_depth
 from .trained_sweep import TrainedSweep
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.table import Table
 
-_OF_SWEEPS = ("gap", "nc1", "nc2", "nc3", "train_accuracy", "test_accuracy")
+_OF_SWEEPS = ("gap", "nc1", "nc2", "nc3", "train_accuracy", "test_accuracy", "test_nc1", "test_nc3")
+_SCALINGS = {"constant": "constant λ", "inverse": "λ/B in the blocks", "inverse_all": "λ/B everywhere"}
 _SLOPES = ("gap", "nc1", "nc2", "nc3")
 _ENDINGS = (".html", ".tex", ".csv", ".png", ".svg")
 
@@ -291,7 +292,9 @@ def _named(sweeps: Sequence[TrainedSweep]) -> dict[str, pd.DataFrame]:
                 "dataset": first["dataset"],
                 "loss": LOSSES[first["loss"]],
                 "classifier_bias": f"{'a' if first['classifier_bias'] else 'no'} classifier bias",
-                "l2": l2_in_words(first),
+                "samples": f"N = {_training_samples(sweep)}",
+                "l2": _l2_in_short(first),
+                "l2_depth_scaling": _SCALINGS[first["l2_depth_scaling"]],
                 "initialization": "from scratch" if first["initialization"] == "scratch" else first["initialization"],
             }
         )
@@ -303,7 +306,17 @@ def _named(sweeps: Sequence[TrainedSweep]) -> dict[str, pd.DataFrame]:
         labels = [sweep.address for sweep in sweeps]
     if len(set(labels)) < len(labels):
         raise ValueError(f"one sweep is named twice: {', '.join(labels)}")
-    return {label: sweep.results for label, sweep in zip(labels, sweeps, strict=True)}
+    return {label: sweep.record.networks.beside(sweep.results) for label, sweep in zip(labels, sweeps, strict=True)}
+
+
+def _l2_in_short(settings: pd.Series) -> str:
+    blocks, classifier = settings["l2_coefficient"], settings["classifier_l2_coefficient"]
+    return f"λ = {blocks:g}" + ("" if blocks == classifier else f", λ_L = {classifier:g}")
+
+
+def _training_samples(sweep: TrainedSweep) -> str:
+    samples = sweep.record.configuration.get("data", {}).get("train_samples")
+    return "all" if samples is None else f"{samples:,}"
 
 
 def _layers(path: Path) -> dict[str, dict[str, object]]:

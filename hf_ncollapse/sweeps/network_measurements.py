@@ -1,5 +1,5 @@
-"""What the finished networks of a sweep do with their training data: collapse by layer, and the classes' geometry; and
-the ranks of their blocks' weights."""
+"""What the finished networks of a sweep do with their training data: collapse by layer, and the classes' geometry; the
+collapse of held-out samples; and the ranks of their blocks' weights."""
 
 import math
 import re
@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from safetensors import safe_open
 
-from ..data import ClassificationData, DataArguments, load_classification_data
+from ..data import ClassificationData, DataArguments, TensorDataset, TokenDataset, load_classification_data
 from ..inspection.forward_pass import current_device, forward_passes
 from ..models.regularized_objective import RegularizedObjectiveMixin
 from ..neural_collapse import measures
@@ -25,6 +25,7 @@ from .run_folder import check_weights, load_network
 
 LAYER_COLUMNS = ("depth", "seed", "layer", "nc1")
 WEIGHT_COLUMNS = ("depth", "seed", "block", "weight", "rows", "columns", "stable_rank", "numerical_rank")
+HELD_OUT_COLUMNS = ("depth", "seed", "test_nc1", "test_nc3")
 GEOMETRY_COLUMNS = ("depth", "seed", "kind", "label", "label_name", "x", "y")
 _OF_BLOCK = re.compile(r"network\.layers\.(\d+)\.(.+)")
 _BATCH_SIZE = 256
@@ -34,7 +35,7 @@ _SHOWN_FEATURES, _SHOWN_PER_CLASS = 400, 4
 
 @dataclass(frozen=True)
 class NetworkMeasurements:
-    """Three tables about a sweep's networks.
+    """Four tables about a sweep's networks.
 
     Args:
         layers: NC1 of the normalised stream at the position that is classified, on the training data: one row for
@@ -42,15 +43,22 @@ class NetworkMeasurements:
         geometry: the features of some training samples, the class means and the classifier's rows in the plane of
             [`etf_plane`], `kind` "feature", "class_mean" or "classifier"; the first seed's networks.
         weights: [`weight_ranks`] of every block's matrices.
+        held_out: [`held_out_collapse`] of every network that has held-out samples.
     """
 
     layers: pd.DataFrame
     geometry: pd.DataFrame
     weights: pd.DataFrame
+    held_out: pd.DataFrame
+
+    def beside(self, results: pd.DataFrame) -> pd.DataFrame:
+        """Return the results table with the columns of `held_out`, empty where a network was not measured."""
+        keys = list(HELD_OUT_COLUMNS[:2])
+        return results.merge(self.held_out.astype(dict.fromkeys(keys, "int64")), how="left", on=keys)
 
 
 def read_network_measurements(folder: str | Path) -> NetworkMeasurements:
-    """Read `layers.csv`, `geometry.csv` and `weights.csv`, so that figures are drawn without weights or data too.
+    """Read the tables that `write_network_measurements` wrote: figures are drawn without weights or data too.
 
     Returns:
         Empty tables where nothing was measured.
@@ -64,17 +72,17 @@ def read_network_measurements(folder: str | Path) -> NetworkMeasurements:
             (Path(folder) / "layers.csv", LAYER_COLUMNS),
             (Path(folder) / "geometry.csv", GEOMETRY_COLUMNS),
             (Path(folder) / "weights.csv", WEIGHT_COLUMNS),
+            (Path(folder) / "held_out.csv", HELD_OUT_COLUMNS),
         )
     ]
     return NetworkMeasurements(*tables)
 
 
 def write_network_measurements(folder: str | Path, measured: NetworkMeasurements) -> None:
-    """Write the tables that have rows beside the sweep's own."""
-    tables = {"layers.csv": measured.layers, "geometry.csv": measured.geometry, "weights.csv": measured.weights}
-    for name, table in tables.items():
+    """Write the tables that have rows beside the sweep's own: `layers.csv`, `geometry.csv`, and so on."""
+    for name, table in vars(measured).items():
         if len(table):
-            write_table(Path(folder) / name, table)
+            write_table(Path(folder) / f"{name}.csv", table)
 
 
 def measure_networks(
@@ -96,8 +104,10 @@ def measure_networks(
     """
     folder = Path(folder)
     kept = read_network_measurements(folder)
-    layers, geometry, weights = [kept.layers], [kept.geometry], [kept.weights]
-    known, ranked = (set(zip(table["depth"], table["seed"], strict=True)) for table in (kept.layers, kept.weights))
+    layers, geometry, weights, held_out = [kept.layers], [kept.geometry], [kept.weights], [kept.held_out]
+    known, ranked, tested = (
+        set(zip(table["depth"], table["seed"], strict=True)) for table in (kept.layers, kept.weights, kept.held_out)
+    )
     first_seed = results["seed"].min()
     for row in results.sort_values(["depth", "seed"]).itertuples():
         run_folder = folder / f"depth-{row.depth}" / f"seed-{row.seed}"
@@ -106,17 +116,24 @@ def measure_networks(
         if (row.depth, row.seed) not in ranked:
             check_weights(run_folder, read_json(run_folder / "metrics.json"))
             weights.append(_rows(row, **weight_ranks(run_folder / "model.safetensors")))
-        if (row.depth, row.seed) in known:
+        has_layers = (row.depth, row.seed) in known
+        has_held_out = (row.depth, row.seed) in tested or math.isnan(row.test_accuracy)
+        if has_layers and has_held_out:
             continue
         if data is None:
             data = load_classification_data(DataArguments(**read_json(folder / "sweep.json")["data"]))
         model_class = architecture_named(row.architecture).family.classifiers[data.modality]
         model = load_network(run_folder, model_class)
+        if not has_held_out:
+            test_nc1, test_nc3 = held_out_collapse(model, data)
+            held_out.append(_rows(row, test_nc1=[test_nc1], test_nc3=[test_nc3]))
+        if has_layers:
+            continue
         nc1, shown = measure_network(model, data)
         layers.append(_rows(row, layer=range(len(nc1)), nc1=nc1))
         if row.seed == first_seed:
             geometry.append(_rows(row, **shown))
-    return NetworkMeasurements(_together(layers), _together(geometry), _together(weights))
+    return NetworkMeasurements(*map(_together, (layers, geometry, weights, held_out)))
 
 
 def weight_ranks(path: str | Path) -> dict[str, list[object]]:
@@ -173,13 +190,9 @@ def measure_network(
     for label in range(num_classes):
         members = (labels == label).nonzero()[: max(_SHOWN_PER_CLASS, _SHOWN_FEATURES // num_classes)]
         is_shown[members] = True
-    chunks = torch.arange(len(labels)).split(_BATCH_SIZE)
-    batches = (data.train.batch(indices) for indices in chunks)
-    passes = forward_passes(
-        model.to(current_device()), ((batch, batch.pop("labels")) for batch in batches), output_hidden_states=True
-    )
     shown = []
-    for indices, (batch, batch_labels, output) in zip(chunks, passes, strict=True):
+    passes = _passes(model, data.train, output_hidden_states=True)
+    for indices, (batch, batch_labels, output) in zip(_chunks(data.train), passes, strict=True):
         for layer, states in enumerate(output.hidden_states):
             if states.dim() == 3:
                 states = network.pool(states, batch.get("attention_mask"))
@@ -190,6 +203,36 @@ def measure_network(
     means = statistics[-1].class_means.cpu().numpy()
     classifier = model.classifier.weight.detach().double().cpu().numpy()
     return nc1, _geometry(torch.cat(shown).numpy(), labels[is_shown].numpy(), means, classifier, data.label_names)
+
+
+def held_out_collapse(model: RegularizedObjectiveMixin, data: ClassificationData) -> tuple[float, float]:
+    """Return NC1 of the held-out samples' features, about their own class means, and NC3, with the classifier.
+
+    The theory is about training samples; Hui, Belkin and Nakkiran (arXiv:2202.08384) ask whether others collapse too.
+
+    Args:
+        model: a classifier of the package.
+        data: what it was trained on, with its held-out part.
+
+    Returns:
+        NC1, ≥ 0, and NC3, from 0 to 2 (NaN where a class has no held-out sample, or the means are equal).
+    """
+    statistics = ClassStatistics(len(data.label_names))
+    for _, labels, output in _passes(model, data.test):
+        statistics.update(output.features, labels)
+    if not statistics.counts.all():
+        return math.nan, math.nan
+    return _nc1_or_nan(statistics), measures.nc3(statistics, model.classifier.weight.detach())
+
+
+def _chunks(dataset: TensorDataset | TokenDataset) -> Sequence[torch.Tensor]:
+    return torch.arange(len(dataset)).split(_BATCH_SIZE)
+
+
+def _passes(model: RegularizedObjectiveMixin, dataset: TensorDataset | TokenDataset, **options: bool) -> Iterator[Any]:
+    """The batches, their labels and the model's outputs, in the data's order."""
+    batches = map(dataset.batch, _chunks(dataset))
+    return forward_passes(model.to(current_device()), ((batch, batch.pop("labels")) for batch in batches), **options)
 
 
 def etf_plane(classifier: np.ndarray, residuals: np.ndarray) -> np.ndarray:

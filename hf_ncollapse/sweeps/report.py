@@ -18,7 +18,7 @@ from .network_measurements import measure_networks, write_network_measurements
 from .paper_figures import beside_the_paper
 from .recipe_text import recipe_yaml
 from .results import SETTINGS
-from .summary import LOSSES, has_complete_optimum, l2_in_words
+from .summary import LOSSES, has_complete_optimum, l2_in_words, refinement_in_words
 from .sweep_record import SweepRecord, read_sweep
 
 _BY_DEPTH = (
@@ -112,6 +112,7 @@ def _page(record: SweepRecord, figures: Mapping[str, str], notes: Sequence[str])
         notes=notes,
         seconds=finished["seconds"].sum(),
         slopes=[_slope_row(summary, name) for name in summary["slopes"]],
+        refinement=refinement_in_words(summary),
         by_depth=_by_depth_table(summary, _BY_DEPTH),
         split=_by_depth_table(summary, _SPLIT) if finished["gap_spread"].notna().any() else None,
         panel=panel,
@@ -133,7 +134,7 @@ def _slope_row(summary: dict[str, Any], name: str) -> dict[str, object]:
     return {
         "title": title(name),
         "of_all": summary["slopes"][name],
-        "deepest": None if deepest is None else deepest[name]["slope"],
+        "deepest": None if deepest is None else deepest[name],
         "expected": summary["expected_slopes"].get(name),
     }
 

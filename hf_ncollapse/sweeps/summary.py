@@ -16,6 +16,9 @@ LOSSES = {"cross_entropy": "cross-entropy", "mse": "mean squared error"}
 SLOPES_OF = ("gap", "nc1", "nc2", "nc3", "regularization_body", "regularization")
 # Its slopes say whether a rate is reached at the deepest networks, where the fit has stopped moving.
 _DEEPEST_STEPS = 2
+# Numbers of linear layers in a block's branches, and how λ goes with depth, for which B times the blocks' penalty of a
+# path that is refined stays.
+_REFINED_PENALTY_FALLS = (({"1"}, "constant"), ({"2"}, "inverse"))
 
 
 @dataclass(frozen=True)
@@ -44,9 +47,10 @@ def summarize(results: pd.DataFrame) -> dict[str, Any]:
     Returns:
         JSON types: the sweep's settings, how many runs finished and which diverged, `slopes` ([`Slope`] by quantity)
         over all depths, `deepest_slopes` over the last steps in depth alone, where there are more, `expected_slopes`
-        of the theory, `by_depth` (mean and standard deviation over the seeds of every quantity, and of the gap times
-        the depth, which is constant where the gap falls like 1/B), `verdicts` (a list of [`Verdict`]), and `held_out`,
-        a sentence on the held-out accuracy, or None.
+        of the theory, `refinement_slope` ([`refinement_slope`] over the last steps), `by_depth` (mean and standard
+        deviation over the seeds of every quantity, and of the gap times the depth, which is constant where the gap
+        falls like 1/B), `verdicts` (a list of [`Verdict`]), and `held_out`, a sentence on the held-out accuracy, or
+        None.
 
     Raises:
         ValueError: if the table has no row of a finished run.
@@ -66,6 +70,7 @@ def summarize(results: pd.DataFrame) -> dict[str, Any]:
         "slopes": {name: asdict(slope_in_depth(finished, name)) for name in SLOPES_OF},
         "deepest_slopes": {name: asdict(slope_in_depth(deepest, name)) for name in SLOPES_OF} if has_more else None,
         "expected_slopes": {**expected_slopes(), "regularization_body": expected_slopes()["gap"]},
+        "refinement_slope": refinement_slope(deepest),
         "by_depth": _by_depth(finished),
         "verdicts": [asdict(verdict) for verdict in verdicts(results)],
         "held_out": held_out_accuracy(results),
@@ -89,6 +94,42 @@ def slope_in_depth(results: pd.DataFrame, quantity: str) -> Slope:
     slopes = np.array(list(per_seed.values()))
     note = "one seed gives no confidence interval" if len(slopes) == 1 else None
     return Slope(float(slopes.mean()), mean_interval(slopes), per_seed, note)
+
+
+def refinement_slope(results: pd.DataFrame) -> float | None:
+    """The slope that the gap has over these depths if every network is an optimum that refines one path of features.
+
+    Splitting its blocks keeps a path and divides its blocks' penalty by the factor, where they have one linear layer a
+    block and a constant λ, or two and a λ that falls with depth. What else changes from one optimum to the next is of
+    second order (envelope theorem), so d log gap/d log B is minus the share of the blocks' penalty in the gap, here
+    its mean over log B and over the seeds. docs/theory.md has the derivation.
+
+    Args:
+        results: finished runs.
+
+    Returns:
+        From −1 to 0; None without a gap, of one depth, and for other architectures and λ.
+    """
+    layers, scaling = set(results["architecture"].iloc[0][-2:]) & {"1", "2"}, results["l2_depth_scaling"].iloc[0]
+    shares = (results["regularization_body"] / results["gap"]).where(results["gap"] > 0)
+    by_depth = shares.groupby(results["depth"]).mean()
+    if (layers, scaling) not in _REFINED_PENALTY_FALLS or len(by_depth) < 2 or by_depth.isna().any():
+        return None
+    logs = np.log(by_depth.index.to_numpy(dtype=float))
+    return float(-np.trapezoid(by_depth, logs) / (logs[-1] - logs[0]))
+
+
+def refinement_in_words(summary: Mapping[str, Any]) -> str | None:
+    """Say what slope the gap's parts allow at the deepest networks, and which was measured; None where not known."""
+    allowed = summary["refinement_slope"]
+    measured = (summary["deepest_slopes"] or summary["slopes"])["gap"]["slope"]
+    if allowed is None or measured is None:
+        return None
+    return (
+        f"Over the deepest steps the blocks' penalty is {-allowed:.2f} of the gap. Optima that refine one path of "
+        f"features have a gap of slope −{-allowed:.2f} there, and −1 only where nothing but that penalty is left; "
+        f"measured is {measured:.2f}.".replace("-", "−")
+    )
 
 
 def mean_interval(values: np.ndarray) -> tuple[float, float] | None:

@@ -131,8 +131,8 @@ class TrainedSweep:
         """Draw one figure of the report; it can be saved, changed, or shown by a notebook.
 
         Args:
-            figure: "collapse", "gap", "gap_parts", "objective", "penalty", "accuracy", "training", "layers" or
-                "geometry"; the last three where they were measured, which `hf-ncollapse report` does.
+            figure: "collapse", "gap", "gap_parts", "objective", "rates", "penalty", "generalization", "training",
+                "layers" or "geometry"; the last three where they were measured, which `hf-ncollapse report` does.
 
         Raises:
             ValueError: the sweep has no such figure; the message lists those that it has.

@@ -118,7 +118,7 @@ def test_the_results_card_links_every_model_and_holds_the_verdicts(sweep):
         assert f"- **{verdict['answer'].capitalize()}.** {verdict['prediction']}" in card
         assert verdict["evidence"] in card
     assert f"The theory says nothing of other samples: {summary['held_out']}." in card
-    assert "![Training and held-out accuracy against depth](accuracy.png)" in card
+    assert "![Accuracy and NC1 of training and held-out samples, and the gap](generalization.png)" in card
     assert "![NC1, NC2 and NC3 against depth](collapse.png)" in card
 
 
@@ -212,7 +212,7 @@ def test_a_dry_run_writes_the_cards_with_figures_and_table(finished_sweep, tmp_p
     arguments = ["publish", str(finished_sweep), "--namespace", "my-org", "--dry-run", "--cards", str(tmp_path)]
     assert cli.main(arguments) == 0
     names = {path.name for path in tmp_path.iterdir()}
-    figures = {"collapse.png", "gap.png", "gap_parts.png", "accuracy.png"}
+    figures = {"collapse.png", "gap.png", "gap_parts.png", "rates.png", "generalization.png"}
     assert names == {"README.md", "depth-2.md", "depth-4.md", *figures, "results.csv", "summary.json"}
     assert cli.main([name for name in arguments if name != "--dry-run"]) == 2
 

@@ -69,10 +69,10 @@ def test_what_a_user_added_to_our_repository_stays_and_what_is_gone_from_the_swe
     hub.store.put("model", DEPTH_2, added)
     hub.store.put("dataset", RESULTS, {"LICENSE": b"theirs"})
     before = hub.repository(DEPTH_2).files()
-    (sweep_copy / "figures/accuracy.png").unlink()
+    (sweep_copy / "figures/generalization.png").unlink()
     publish(hub, sweep_copy)
     after = hub.repository(DEPTH_2).files()
-    assert set(before) - set(after) == {"accuracy.png"}
+    assert set(before) - set(after) == {"generalization.png"}
     assert after.items() >= added.items()
     assert hub.repository(RESULTS, "dataset").files()["LICENSE"] == b"theirs"
     listed = json.loads(after["publication.json"])["files"]

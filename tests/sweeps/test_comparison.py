@@ -47,6 +47,23 @@ def test_sweeps_are_aligned_by_depth_and_differ_by_what_their_seeds_do(pair):
     assert rows["gap", "slope"].differences[0].mean == pytest.approx(0.5)
 
 
+def test_sweeps_of_other_lambdas_and_sizes_are_named_by_them_and_compared_on_held_out_samples(tmp_path):
+    sweeps = []
+    for name, coefficient, samples in (("a", 0.002, 500), ("b", 0.02, 500), ("c", 0.02, None)):
+        sweep = made(tmp_path, name, l2_coefficient=coefficient, classifier_l2_coefficient=coefficient)
+        (sweep.folder / "sweep.json").write_text(json.dumps({"sweep": {}, "data": {"train_samples": samples}}))
+        held_out = sweep.results[["depth", "seed"]].assign(test_nc1=coefficient, test_nc3=0.1)
+        held_out.to_csv(sweep.folder / "held_out.csv", index=False)
+        sweeps.append(sweep)
+    comparison = compare_sweeps(sweeps)
+    assert comparison.names == ("N = 500, λ = 0.002", "N = 500, λ = 0.02", "N = all, λ = 0.02")
+    row = next(row for row in comparison.rows if (row.quantity, row.place) == ("test_nc1", "4"))
+    assert row.values == pytest.approx((0.002, 0.02, 0.02))
+    labels = [axes.get_ylabel() for axes in comparison.figure().axes]
+    assert labels == ["gap $J - J^{*}$", "NC1", "NC2", "held-out NC1", "held-out accuracy"]
+    assert {row.quantity for row in compare_sweeps([made(tmp_path, "d"), sweeps[0]]).rows} >= {"test_nc1"}
+
+
 def test_seeds_that_one_sweep_alone_has_count_in_its_mean_but_not_in_a_difference(tmp_path):
     by_seed = {"nc1": lambda depth, seed: 0.1 * (seed + 1)}
     comparison = compare_sweeps(

@@ -18,12 +18,13 @@ from hf_ncollapse.sweeps import read_results
 from hf_ncollapse.sweeps.figures import CAPTIONS, draw_figures, sweep_figures, write_figures
 from hf_ncollapse.sweeps.figures.comparison import comparison_figure
 from hf_ncollapse.sweeps.figures.depth import (
-    accuracy_figure,
     collapse_figure,
     gap_figure,
     gap_parts_figure,
+    generalization_figure,
     objective_figure,
     penalty_figure,
+    rates_figure,
 )
 from hf_ncollapse.sweeps.figures.networks import geometry_figure, layers_figure
 from hf_ncollapse.sweeps.figures.training import training_figure
@@ -31,7 +32,8 @@ from hf_ncollapse.sweeps.network_measurements import measure_networks
 from hf_ncollapse.sweeps.training_curves import training_curves
 
 ALL = [
-    "collapse", "gap", "gap_parts", "objective", "penalty", "accuracy", "training", "layers", "geometry",
+    "collapse", "gap", "gap_parts", "rates", "objective", "penalty", "generalization", "training", "layers",
+    "geometry",
 ]  # fmt: skip
 
 
@@ -48,7 +50,8 @@ def figures(tables):
     with styled():
         return {
             "collapse": collapse_figure(results), "gap": gap_figure(results), "objective": objective_figure(results),
-            "gap_parts": gap_parts_figure(results), "accuracy": accuracy_figure(results),
+            "gap_parts": gap_parts_figure(results), "rates": rates_figure(results),
+            "generalization": generalization_figure(networks.beside(results)),
             "penalty": penalty_figure(results), "training": training_figure(curves),
             "layers": layers_figure(networks.layers), "geometry": geometry_figure(networks.geometry),
             "comparison": comparison_figure({"one": results, "other": results}),
@@ -116,13 +119,31 @@ def test_the_gaps_four_parts_add_up_to_what_is_drawn_as_the_gap(figures):
     np.testing.assert_allclose(sum(parts), plotted(figures["gap_parts"], "gap"), rtol=1e-5)
 
 
-def test_accuracy_shows_both_kinds_and_only_what_there_is(figures, tables):
-    results = tables[0]
-    for label, quantity in (("training", "train_accuracy"), ("held-out", "test_accuracy")):
-        np.testing.assert_allclose(plotted(figures["accuracy"], label), results.groupby("depth")[quantity].mean())
+def test_generalization_shows_both_kinds_of_samples_and_only_what_there_is(figures, tables):
+    results, _, networks = tables
+    beside = results.merge(networks.held_out)
+    panels = figures["generalization"].axes
+    assert [panel.get_ylabel() for panel in panels] == ["accuracy", "NC1", "gap $J - J^{*}$"]
+    drawn = [[np.asarray(bars.lines[0].get_ydata(), dtype=float) for bars in panel.containers] for panel in panels]
+    expected = [["train_accuracy", "test_accuracy"], ["nc1", "test_nc1"], ["gap"]]
+    for curves, quantities in zip(drawn, expected, strict=True):
+        for curve, quantity in zip(curves, quantities, strict=True):
+            np.testing.assert_allclose(curve, beside.groupby("depth")[quantity].mean())
     with styled():
-        (axes,) = accuracy_figure(results.assign(test_accuracy=math.nan)).axes
-    assert axes.get_legend_handles_labels()[1] == ["training"]
+        alone = generalization_figure(results.assign(test_accuracy=math.nan, gap=math.nan))
+    assert [len(panel.containers) for panel in alone.axes] == [1, 1]
+    assert alone.axes[0].get_legend_handles_labels()[1] == ["training"]
+
+
+def test_rates_are_flat_where_the_theory_s_are_reached_and_rise_where_they_are_not(figures, tables):
+    at_the_rate = constructed.table(nc2=lambda depth, seed: 0.3 * depth**-0.5)
+    slower = constructed.table(slope=-0.5, nc2=lambda depth, seed: 0.3 * depth**-0.25)
+    with styled():
+        flat, rising = rates_figure(at_the_rate), rates_figure(slower)
+    depths = np.array(constructed.DEPTHS) / constructed.DEPTHS[0]
+    for label, power in (("gap", 0.5), ("NC1", 0.5), ("NC2", 0.25)):
+        np.testing.assert_allclose(plotted(flat, label), 1)
+        np.testing.assert_allclose(plotted(rising, label), depths**power)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +203,15 @@ def test_every_figure_has_a_caption_and_zero_is_called_complete_only_where_it_is
 
 def test_a_diverged_run_is_in_no_figure(tmp_path):
     results = constructed.table(status=lambda depth, seed: "diverged" if depth == 16 else "finished")
-    assert draw(tmp_path, results) == ["collapse", "gap", "gap_parts", "objective", "penalty", "accuracy"]
+    assert draw(tmp_path, results) == [
+        "collapse",
+        "gap",
+        "gap_parts",
+        "rates",
+        "objective",
+        "penalty",
+        "generalization",
+    ]
 
 
 def test_the_optimum_is_drawn_below_the_objective(figures):
@@ -193,7 +222,7 @@ def test_runs_without_an_optimum_get_no_gap_and_no_line_for_it(tables, tmp_path)
     results, curves, networks = tables
     without = results.assign(gap=math.nan, gufm_optimum=math.nan, gap_spread=math.nan)
     drawn = draw(tmp_path, without, curves.assign(gap=math.nan, gufm_optimum=math.nan), networks)
-    assert drawn == [name for name in ALL if not name.startswith("gap")]
+    assert drawn == [name for name in ALL if not name.startswith("gap") and name != "rates"]
     with styled():
         labels = objective_figure(without).axes[0].get_legend_handles_labels()[1]
     assert not any(label.startswith("optimum") for label in labels)
@@ -210,7 +239,7 @@ def test_a_sweep_without_penalty_is_drawn_without_a_warning(tmp_path):
 def test_one_run_alone_is_drawn(tables, tmp_path):
     results, curves, networks = tables
     one = [table[(table["depth"] == 2) & (table["seed"] == 0)] for table in (results, curves)]
-    assert draw(tmp_path, *one, networks) == ALL
+    assert draw(tmp_path, *one, networks) == [name for name in ALL if name != "rates"]
 
 
 def test_no_class_is_grey_and_no_two_look_alike_to_colour_blind_readers():

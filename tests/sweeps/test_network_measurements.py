@@ -12,6 +12,7 @@ from hf_ncollapse.sweeps import read_results
 from hf_ncollapse.sweeps.network_measurements import (
     etf_plane,
     measure_networks,
+    read_network_measurements,
     weight_ranks,
     write_network_measurements,
 )
@@ -72,6 +73,33 @@ def test_a_hidden_layers_nc1_is_that_of_its_normalised_states(sweep):
     between = (means - means.mean(0)).square().sum(1).mean()
     measured = layers[(layers["depth"] == 4) & (layers["seed"] == 1)]["nc1"].iloc[2]
     assert measured == pytest.approx((within / between).item(), rel=1e-5)
+
+
+def test_held_out_collapse_is_that_of_the_test_samples_about_their_own_means(sweep):
+    results = read_results(sweep)
+    measured = measure_networks(sweep, results)
+    assert measured.held_out[["depth", "seed"]].values.tolist() == results[["depth", "seed"]].values.tolist()
+    data = load_classification_data("digits", train_samples=500, test_samples=200)
+    model = AutoModelForImageClassification.from_pretrained(sweep / "depth-4" / "seed-1")
+    with torch.no_grad():
+        features = model(data.test.tensors["pixel_values"]).features.double()
+    labels = data.test.labels
+    means = torch.stack([features[labels == label].mean(0) for label in range(10)])
+    within = (features - means[labels]).square().sum(1).mean()
+    between = (means - means.mean(0)).square().sum(1).mean()
+    rows = model.classifier.weight.detach().double()[labels]
+    row = measured.held_out.query("depth == 4 and seed == 1").iloc[0]
+    assert row["test_nc1"] == pytest.approx((within / between).item(), rel=1e-5)
+    assert row["test_nc3"] == pytest.approx(1 - torch.cosine_similarity(features, rows).mean().item(), rel=1e-5)
+
+    assert measured.beside(results)["test_nc1"].tolist() == measured.held_out["test_nc1"].tolist()
+    write_network_measurements(sweep, measured)
+    unmeasured = read_network_measurements(sweep).beside(results.assign(seed=results["seed"] + 7))
+    assert unmeasured["test_nc1"].isna().all()
+    without = measure_networks(sweep, results.assign(test_accuracy=np.nan))
+    assert len(without.held_out) == len(results), "what is known is kept"
+    (sweep / "held_out.csv").unlink()
+    assert measure_networks(sweep, results.assign(test_accuracy=np.nan)).held_out.empty
 
 
 def test_what_was_measured_is_kept_and_read_without_the_weights(sweep):

@@ -67,7 +67,7 @@ def test_the_sweep_itself_leaves_its_summary_and_the_figures_of_its_table(traine
     summary = json.loads((trained_sweep / "summary.json").read_text(encoding="utf-8"))
     assert summary["runs"] == 4
     assert summary["unfinished"] == []
-    for name in ("collapse", "gap", "gap_parts", "objective", "penalty", "accuracy"):
+    for name in ("collapse", "gap", "gap_parts", "rates", "objective", "penalty", "generalization"):
         assert (trained_sweep / "figures" / f"{name}.png").is_file()
 
 

@@ -14,6 +14,8 @@ from hf_ncollapse.sweeps.summary import (
     SLOPES_OF,
     has_complete_optimum,
     l2_in_words,
+    refinement_in_words,
+    refinement_slope,
     slope_in_depth,
     student_t_quantile,
     summarize,
@@ -74,6 +76,50 @@ def test_the_gap_times_the_depth_is_constant_where_the_rate_holds():
     rows = summarize(table(slope=-1.0))["by_depth"]
     assert [row["gap_times_depth"] for row in rows] == pytest.approx([0.1] * len(DEPTHS))
     assert "gap_times_depth" not in summarize(table(gap=math.nan, gufm_optimum=math.nan))["by_depth"][0]
+
+
+def optimum_of_one_path(depth: int, rest) -> tuple[float, float]:
+    """The least a ℓ²/B + rest(ℓ) over a fine grid of path lengths ℓ, and the first term's share in it."""
+    lengths = np.linspace(1e-3, 20, 400_001)
+    body = 0.01 * lengths**2 / depth
+    best = np.argmin(body + rest(lengths))
+    return body[best] + rest(lengths)[best], body[best]
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [lambda lengths: 0.04 * np.exp(-2 * lengths), lambda lengths: 1e-4 / lengths**2],
+    ids=["contraction", "power"],
+)
+def test_optima_that_refine_one_path_have_the_slope_that_their_parts_allow(rest):
+    depths = (32, 64, 128)
+    optima = {depth: optimum_of_one_path(depth, rest) for depth in depths}
+    columns = {
+        name: lambda depth, seed, at=at: optima[depth][at] for at, name in enumerate(("gap", "regularization_body"))
+    }
+    results = table(depths=depths, **columns)
+    slope = refinement_slope(results)
+    assert slope == pytest.approx(slope_in_depth(results, "gap").slope, abs=2e-3)
+    assert -0.95 < slope < -0.45
+    summary = summarize(results)
+    assert summary["refinement_slope"] == slope
+    words = refinement_in_words(summary)
+    assert f"{-slope:.2f} of the gap" in words
+    assert f"measured is −{-slope:.2f}" in words
+
+
+@pytest.mark.parametrize(
+    ("architecture", "scaling", "is_known"),
+    [("L-RN1", "constant", True), ("L-T11", "constant", True), ("L-RN2", "inverse", True), ("L-T22", "inverse", True),
+     ("L-RN1", "inverse", False), ("L-RN2", "constant", False), ("L-T12", "constant", False),
+     ("L-T21", "inverse", False), ("L-RN2", "inverse_all", False)],
+)  # fmt: skip
+def test_a_slope_of_refinement_is_known_where_splitting_divides_the_blocks_penalty(architecture, scaling, is_known):
+    results = table(architecture, l2_depth_scaling=scaling)
+    assert refinement_slope(results) == (pytest.approx(-0.25) if is_known else None)
+    assert (refinement_in_words(summarize(results)) is not None) is is_known
+    assert refinement_slope(table(depths=(4,))) is None
+    assert refinement_slope(table(gap=math.nan, gufm_optimum=math.nan)) is None
 
 
 def test_held_out_accuracy_is_told_whichever_way_it_goes():

@@ -40,9 +40,12 @@ def sweep_figures(
         makers["gap"] = partial(depth.gap_figure, results)
     if results["gap_spread"].notna().any():
         makers["gap_parts"] = partial(depth.gap_parts_figure, results)
+    if results["gap"].notna().any() and results["depth"].nunique() > 1:
+        makers["rates"] = partial(depth.rates_figure, results)
     makers["objective"] = partial(depth.objective_figure, results)
     makers["penalty"] = partial(depth.penalty_figure, results)
-    makers["accuracy"] = partial(depth.accuracy_figure, results)
+    beside = results if measured is None else measured.beside(results)
+    makers["generalization"] = partial(depth.generalization_figure, beside)
     if curves is not None and len(curves):
         makers["training"] = partial(training.training_figure, curves)
     if measured is not None and len(measured.layers):

@@ -10,10 +10,11 @@ from ...theory import expected_slopes
 from ..paper_figures import PaperPanel
 from ..summary import slope_in_depth
 from .caption import Caption
-from .depth_axes import depth_axis, plot_guides, plot_quantity, plot_slope
+from .depth_axes import depth_axis, is_known, plot_guides, plot_over_depth, plot_quantity, plot_slope
 
 _PENALTIES = ("regularization", "regularization_classifier", "regularization_body")
-_ACCURACIES = ("train_accuracy", "test_accuracy")
+# What is shown of the training samples, and of the held-out ones.
+_GENERALIZATION = {"accuracy": ("train_accuracy", "test_accuracy"), "NC1": ("nc1", "test_nc1"), "gap": ("gap",)}
 
 CAPTIONS = {
     "collapse": Caption(
@@ -39,6 +40,12 @@ CAPTIONS = {
         "standard deviation over the seeds.",
         GAP_PARTS,
     ),
+    "rates": Caption(
+        "Are the rates reached?",
+        "Gap and NC1 times B, and NC2 times the root of B, each divided by its value in the shallowest network: flat "
+        "where a quantity falls at the rate that the theory expects of the optimum, up to logarithms, rising where it "
+        "falls more slowly. Mean ± one standard deviation over the seeds.",
+    ),
     "objective": Caption(
         "Objective and its parts",
         "The objective J is the fit plus the penalty; no network of this family can go below J*, the dashed line.",
@@ -50,11 +57,12 @@ CAPTIONS = {
         "speaks of the blocks'.",
         _PENALTIES,
     ),
-    "accuracy": Caption(
-        "Accuracy",
-        "Accuracy on the training and on the held-out samples: mean ± one standard deviation over the seeds. The "
-        "theory is about the training set and promises nothing of other samples.",
-        _ACCURACIES,
+    "generalization": Caption(
+        "Held-out samples",
+        "Accuracy and NC1 of the held-out samples beside those of the training samples, and the gap: mean ± one "
+        "standard deviation over the seeds. NC1 of held-out samples is about their own class means. The theory is "
+        "about the training set and promises nothing of other samples.",
+        ("train_accuracy", "test_accuracy", "nc1", "test_nc1", "gap"),
     ),
 }
 
@@ -98,6 +106,28 @@ def gap_parts_figure(results: pd.DataFrame) -> Figure:
     return figure
 
 
+def rates_figure(results: pd.DataFrame) -> Figure:
+    """Gap · B, NC1 · B and NC2 · √B against depth, in units of the shallowest networks', both axes logarithmic.
+
+    Args:
+        results: finished runs of at least two depths.
+    """
+    figure, (axes,) = new_figure(2.5)
+    depths = results["depth"]
+    # The gap and NC1 have one colour elsewhere.
+    shown = (("gap", "gap $\\cdot\\,B$", "purple", "v"), ("nc1", "NC1 $\\cdot\\,B$", "blue", "o"),
+             ("nc2", "NC2 $\\cdot\\,\\sqrt{B}$", "vermillion", "s"))  # fmt: skip
+    for quantity, label, colour, marker in shown:
+        compensated = results[quantity] * depths ** -expected_slopes()[quantity]
+        scaled = results.assign(**{quantity: compensated / compensated[depths == depths.min()].mean()})
+        plot_over_depth(axes, scaled, quantity, label, PALETTE[colour], marker)
+    depth_axis(axes, depths.unique())
+    log_axis(axes)
+    axes.set_ylabel("relative to the shallowest")
+    legend_above(figure)
+    return figure
+
+
 def penalty_figure(results: pd.DataFrame) -> Figure:
     """The penalty and its two parts against depth, both logarithmic (the paper's Figure 3 shows the whole)."""
     figure, (axes,) = new_figure(2.5)
@@ -126,15 +156,29 @@ def objective_figure(results: pd.DataFrame) -> Figure:
     return figure
 
 
-def accuracy_figure(results: pd.DataFrame) -> Figure:
-    """Accuracy on the training and on the held-out samples against depth."""
-    figure, (axes,) = new_figure(2.2)
-    for quantity in _ACCURACIES:
-        if results[quantity].notna().any():
-            plot_quantity(axes, results, quantity)
-    depth_axis(axes, results["depth"].unique())
-    axes.set_ylabel("accuracy")
-    legend_above(figure)
+def generalization_figure(results: pd.DataFrame) -> Figure:
+    """Accuracy and NC1 of the training and the held-out samples, and the gap, against depth.
+
+    Args:
+        results: finished runs, with the columns of `NetworkMeasurements.beside` where these are known.
+    """
+    known = [
+        (name, shown)
+        for name, quantities in _GENERALIZATION.items()
+        if (shown := [quantity for quantity in quantities if is_known(results, quantity)])
+    ]
+    figure, axes = new_figure(0.6 + 1.35 * len(known), rows=len(known), sharex=True)
+    for panel, (name, shown) in zip(axes, known, strict=True):
+        for quantity in shown:
+            whose = "held-out" if quantity.startswith("test_") else "training"
+            colour, marker = {"training": ("blue", "o"), "held-out": ("vermillion", "s")}[whose]
+            plot_over_depth(panel, results, quantity, whose, PALETTE[colour], marker)
+        depth_axis(panel, results["depth"].unique())
+        if name != "accuracy":
+            log_axis(panel)
+        panel.set_ylabel(QUANTITIES["gap"].label if name == "gap" else name)
+        panel.label_outer()
+    legend_above(figure, *axes[0].get_legend_handles_labels())
     return figure
 
 

@@ -35,6 +35,11 @@ def depth_axis(axes: Axes, depths: Sequence[int]) -> None:
     axes.set_xlabel(QUANTITIES["depth"].label)
 
 
+def is_known(results: pd.DataFrame, quantity: str) -> bool:
+    """Whether the table has a value of this quantity."""
+    return quantity in results and bool(results[quantity].notna().any())
+
+
 def plot_quantity(axes: Axes, results: pd.DataFrame, quantity: str, label: str | None = None) -> None:
     """One quantity against depth, in its own colour, marker and words."""
     known = QUANTITIES[quantity]
