@@ -23,7 +23,8 @@ from ..training.arguments import CollapseTrainingArguments
 
 # A recipe may list several values of these; every combination is a sweep of its own.
 GRID_FIELDS = (
-    "architecture", "dataset", "loss", "norm_placement", "norm_scale", "l2_depth_scaling", "initialization",
+    "architecture", "dataset", "train_samples", "loss", "norm_placement", "norm_scale", "l2_coefficient",
+    "l2_depth_scaling", "initialization",
 )  # fmt: skip
 # A sweep's repositories are namespace/sweep-…, and the namespace is not known before they are published.
 _SHORTEST_NAMESPACE = "x"

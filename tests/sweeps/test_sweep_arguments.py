@@ -80,6 +80,16 @@ def test_lists_of_grid_fields_are_a_sweep_for_every_combination(parse):
     assert all(recipe.model.norm_scale == "unit" for recipe in recipes)
 
 
+def test_numbers_of_a_grid_are_cast_and_name_its_sweeps(parse):
+    recipes = parse(train_samples="[500, 2000]", l2_coefficient="[0.002, 1e-2]")
+    assert [recipe.sweep.sweep for recipe in recipes] == [
+        "tiny-500-0.002", "tiny-500-0.01", "tiny-2000-0.002", "tiny-2000-0.01",
+    ]  # fmt: skip
+    assert [(recipe.data.train_samples, recipe.model.l2_coefficient) for recipe in recipes][3] == (2000, 0.01)
+    (recipe,) = parse(train_samples=500)
+    assert (recipe.data.train_samples, recipe.sweep.sweep) == (500, "tiny")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
