@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("--dataset", default="fashion-mnist")
     parser.add_argument("--architecture", default="L-RN1")
     parser.add_argument("--norm_placement", default="pre")
+    parser.add_argument("--l2_depth_scaling", default="constant")
     parser.add_argument("--patch_size", type=int)
     parser.add_argument("--depths", type=int, nargs="+", default=[16])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -61,7 +62,11 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=2000, help="of a micro-batch")
     options = parser.parse_args()
     data = load_classification_data(options.dataset, train_samples=2000)
-    arguments = ModelArguments(norm_placement=options.norm_placement, patch_size=options.patch_size)
+    arguments = ModelArguments(
+        norm_placement=options.norm_placement,
+        l2_depth_scaling=options.l2_depth_scaling,
+        patch_size=options.patch_size,
+    )
 
     def network(depth):
         config = build_config(options.architecture, depth, arguments, data)

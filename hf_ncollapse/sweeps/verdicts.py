@@ -1,11 +1,12 @@
 """The theory's predictions held against a sweep's table: each holds, does not hold, or the sweep cannot tell.
 
 A prediction about depth is judged on the seeds that have every depth of the sweep, and only where their networks solve
-the problem that the theory speaks of: they fit their training samples and stand near a stationary point of J. From one
-depth to the next a quantity *fell* if log(q_deep/q_shallow), by its mean over the seeds, is below 0 by more than its
-standard deviation over the seeds and by more than 1%; of one seed, whose spread is not known, by more than 10%. It
-*rose* the other way round, and else the step is unclear. A prediction that it falls holds if it fell at every step,
-and does not hold if it rose at one.
+the problem that the theory speaks of: they fit their training samples and stand near a stationary point of J. Its
+theorems are about networks that are deep enough, so shallow ones that do not fit are left out, and named, where three
+depths or more remain. From one depth to the next a quantity *fell* if log(q_deep/q_shallow), by its mean over the
+seeds, is below 0 by more than its standard deviation over the seeds and by more than 1%; of one seed, whose spread is
+not known, by more than 10%. It *rose* the other way round, and else the step is unclear. A prediction that it falls
+holds if it fell at every step, and does not hold if it rose at one.
 """
 
 import itertools
@@ -34,6 +35,8 @@ LEAST_ACCURACY = 0.999
 LARGEST_RELATIVE_GRADIENT = 0.5
 # A network whose gap is this much above that of the split it started from was made worse by training.
 _WORSE_THAN_ITS_START = 0.01
+# Fewer, and there would be one step in depth.
+_LEAST_DEPTHS = 3
 _LEAST_STEP, _LEAST_STEP_OF_ONE_SEED = math.log(1.01), math.log(1.1)
 # A penalty that was never large has no room to fall: its prediction is left out below this share of the gap.
 _TINY_SHARE = 0.05
@@ -81,12 +84,13 @@ def verdicts(results: pd.DataFrame) -> list[Verdict]:
     """
     finished = finished_runs(results)
     found = [_gap_is_not_negative(finished), *_collapse_is_within_its_bounds(finished)]
-    counted = of_complete_seeds(results)
+    complete = of_complete_seeds(results)
+    counted = _deep_enough_to_fit(complete)
     reason = _why_depth_cannot_be_judged(results, counted)
     for prediction in _predictions_about_depth(finished, counted):
         answer, evidence, steps = ("cannot tell", reason, {}) if reason else prediction.judge(counted)
         if not reason:
-            evidence += _seeds_in_words(results, counted)
+            evidence += _seeds_in_words(results, counted) + _left_out_in_words(complete, counted)
         found.append(Verdict(prediction.name, prediction.prediction, prediction.source, answer, evidence, steps))
     return found
 
@@ -97,6 +101,13 @@ def of_complete_seeds(results: pd.DataFrame) -> pd.DataFrame:
     depths = finished.groupby("seed")["depth"].nunique()
     complete = depths.index[depths == results["depth"].nunique()]
     return finished[finished["seed"].isin(complete)].sort_values(["depth", "seed"], ignore_index=True)
+
+
+def _deep_enough_to_fit(complete: pd.DataFrame) -> pd.DataFrame:
+    """The rows from the depth on from which every network fits its samples; all where too few depths would remain."""
+    unfit = complete.loc[complete["train_accuracy"] < LEAST_ACCURACY, "depth"]
+    deeper = complete if unfit.empty else complete[complete["depth"] > unfit.max()]
+    return deeper if deeper["depth"].nunique() >= _LEAST_DEPTHS else complete
 
 
 def _gap_is_not_negative(finished: pd.DataFrame) -> Verdict:
@@ -284,6 +295,17 @@ def _seeds_in_words(results: pd.DataFrame, counted: pd.DataFrame) -> str:
     if seeds < all_seeds:
         said += f"; {all_seeds - seeds} left out, without a finished network at every depth"
     return said + ")"
+
+
+def _left_out_in_words(complete: pd.DataFrame, counted: pd.DataFrame) -> str:
+    """Which depths are too shallow to fit, and what they fit."""
+    shallow = complete[~complete["depth"].isin(counted["depth"])]
+    if shallow.empty:
+        return ""
+    depths = " and ".join(str(depth) for depth in sorted(shallow["depth"].unique()))
+    return (
+        f"; B = {depths} left out, whose networks fit {shallow['train_accuracy'].min():.4f} of their samples or more"
+    )
 
 
 def _number(value: float) -> str:

@@ -70,6 +70,22 @@ def test_a_step_of_one_seed_must_be_larger_than_ten_percent(factor, answer):
     assert "(1 seed)" in found.evidence
 
 
+def test_shallow_networks_that_do_not_fit_are_left_out_and_named_where_three_depths_remain():
+    unfit = {1: 0.97, 2: 0.99}
+    rising_first = {
+        "train_accuracy": lambda depth, seed: unfit.get(depth, 1.0),
+        "gap": lambda depth, seed: 0.01 if depth == 1 else 0.1 / depth,
+    }
+    found = {verdict.name: verdict for verdict in verdicts(table(depths=(1, 2, 4, 8, 16), **rising_first))}
+    assert found["gap_falls"].answer == "holds"
+    assert found["gap_falls"].steps["gap"] == {"fell": 2, "rose": 0, "unclear": 0}
+    assert "at B = 4" in found["gap_falls"].evidence
+    assert "B = 1 and 2 left out, whose networks fit 0.9700 of their samples or more" in found["gap_falls"].evidence
+    few = {verdict.name: verdict for verdict in verdicts(table(depths=(1, 2, 4, 8), **rising_first))}
+    assert few["gap_falls"].answer == "cannot tell"
+    assert "fit less than 0.999" in few["gap_falls"].evidence
+
+
 @pytest.mark.parametrize(
     ("columns", "reason"),
     [
