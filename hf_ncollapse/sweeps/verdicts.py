@@ -302,7 +302,8 @@ def _left_out_in_words(complete: pd.DataFrame, counted: pd.DataFrame) -> str:
     shallow = complete[~complete["depth"].isin(counted["depth"])]
     if shallow.empty:
         return ""
-    depths = " and ".join(str(depth) for depth in sorted(shallow["depth"].unique()))
+    *others, last = (str(depth) for depth in sorted(shallow["depth"].unique()))
+    depths = f"{', '.join(others)} and {last}" if others else last
     return (
         f"; B = {depths} left out, whose networks fit {shallow['train_accuracy'].min():.4f} of their samples or more"
     )
