@@ -21,7 +21,7 @@ def explorer_files(sweep: SweepFolder) -> dict[str, Path | bytes]:
     are the package's own.
     """
     page = _explorer_folder()
-    files: dict[str, Path | bytes] = {name: page / name for name in ("README.md", "app.py")}
+    files: dict[str, Path | bytes] = {name: page / name for name in ("README.md", "app.py", "classes_in_3d.py")}
     files |= {f"sweeps/{sweep.name}/{path.name}": path for path in sweep.tables}
     for path in sorted(_PACKAGE.rglob("*")):
         name = path.relative_to(_PACKAGE)

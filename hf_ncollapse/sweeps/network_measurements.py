@@ -26,6 +26,7 @@ from .run_folder import check_weights, load_network
 LAYER_COLUMNS = ("depth", "seed", "layer", "nc1")
 WEIGHT_COLUMNS = ("depth", "seed", "block", "weight", "rows", "columns", "stable_rank", "numerical_rank")
 HELD_OUT_COLUMNS = ("depth", "seed", "test_nc1", "test_nc3")
+# Tables of before it was measured have no `z`.
 GEOMETRY_COLUMNS = ("depth", "seed", "kind", "label", "label_name", "x", "y")
 _OF_BLOCK = re.compile(r"network\.layers\.(\d+)\.(.+)")
 _BATCH_SIZE = 256
@@ -40,8 +41,9 @@ class NetworkMeasurements:
     Args:
         layers: NC1 of the normalised stream at the position that is classified, on the training data: one row for
             each depth, seed and layer, from 0, the embedding, to the number of blocks, whose value is the features'.
-        geometry: the features of some training samples, the class means and the classifier's rows in the plane of
-            [`etf_plane`], `kind` "feature", "class_mean" or "classifier"; the first seed's networks.
+        geometry: the features of some training samples, the class means and the classifier's rows, `kind` "feature",
+            "class_mean" or "classifier", in the coordinates `x`, `y` and `z` of [`etf_axes`]; the first seed's
+            networks.
         weights: [`weight_ranks`] of every block's matrices.
         held_out: [`held_out_collapse`] of every network that has held-out samples.
     """
@@ -180,7 +182,7 @@ def measure_network(
     Returns:
         NC1 after the embedding and after every block (one value more than blocks; NaN where the classes' means are
         equal, as before the first block where all texts end in one token), and the columns `kind`, `label`,
-        `label_name`, `x` and `y` of its geometry.
+        `label_name`, `x`, `y` and `z` of its geometry.
     """
     network = model.base_model
     labels = data.train.labels
@@ -235,40 +237,58 @@ def _passes(model: RegularizedObjectiveMixin, dataset: TensorDataset | TokenData
     return forward_passes(model.to(current_device()), ((batch, batch.pop("labels")) for batch in batches), **options)
 
 
-def etf_plane(classifier: np.ndarray, residuals: np.ndarray) -> np.ndarray:
-    """Return the plane in which the simplex ETF nearest to the classifier is a regular K-gon.
+def etf_corners(num_classes: int) -> np.ndarray:
+    """Return where the classes of a simplex ETF are, seen along [`etf_axes`].
 
-    The nearest ETF is the orthogonal Procrustes solution. Seen from this plane, the vector of class k is at angle
-    2πk/K on the unit circle, so that all K classes show at once and a collapsed feature sits at its class's corner.
-    It is an orthogonal projection up to one factor. Two classes have a line only: the second direction is then that
-    of the residuals' largest variance.
+    Class k is at angle θ_k = 2πk/K on the unit circle of the first two coordinates, a regular polygon in which all K
+    show at once. The third is its next Fourier mode, cos 2θ_k, which bends the polygon to a saddle; for K = 4 that is
+    ±1 and gets the factor 1/√2, which makes the regular tetrahedron that this simplex is.
+
+    Returns:
+        Of shape (K, 3), with columns of mean 0, orthogonal and of one norm; those beyond the K − 1 dimensions of the
+        simplex are 0.
+    """
+    angles = 2 * np.pi * np.arange(num_classes) / num_classes
+    saddle = np.cos(2 * angles) / (math.sqrt(2) if num_classes == 4 else 1)
+    corners = np.stack([np.cos(angles), np.sin(angles), saddle], axis=1)
+    corners[:, num_classes - 1 :] = 0
+    return corners
+
+
+def etf_axes(classifier: np.ndarray, residuals: np.ndarray) -> np.ndarray:
+    """Return the three directions along which the simplex ETF nearest to the classifier is at [`etf_corners`].
+
+    The nearest ETF is the orthogonal Procrustes solution, so that a collapsed feature sits at its class's corner. The
+    three are an orthogonal projection up to one factor. Those that the simplex of two or three classes lacks are the
+    directions of the residuals' largest variance outside it.
 
     Args:
         classifier: W, of shape (K, d).
-        residuals: features minus their class's mean, of shape (n, d); used for K = 2.
+        residuals: features minus their class's mean, of shape (n, d), n ≥ 2; used for K ≤ 3.
 
     Returns:
-        Two directions, of shape (d, 2): multiply centred vectors by it.
+        Of shape (d, 3): multiply centred vectors by it. A direction for which d has no room is 0.
     """
     num_classes = len(classifier)
     frame = simplex_etf(num_classes)
     left, _, right = np.linalg.svd(frame.T @ classifier, full_matrices=False)
     aligned = frame @ left @ right
-    angles = 2 * np.pi * np.arange(num_classes) / num_classes
-    corners = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    plane = (num_classes - 1) / num_classes * aligned.T @ corners
-    if num_classes == 2:
-        direction = plane[:, 0]
-        across = residuals - np.outer(residuals @ direction, direction) / (direction @ direction)
-        plane[:, 1] = np.linalg.svd(across, full_matrices=False)[2][0] * np.linalg.norm(direction)
-    return plane
+    axes = (num_classes - 1) / num_classes * aligned.T @ etf_corners(num_classes)
+    lacking = max(4 - num_classes, 0)
+    if lacking:
+        scale = np.linalg.norm(axes[:, 0])
+        outside = np.eye(len(axes)) - axes @ axes.T / scale**2
+        # Projected once more, for where the residuals have fewer dimensions than are lacking.
+        spread = np.linalg.svd(residuals @ outside, full_matrices=False)[2][:lacking] @ outside
+        axes[:, 3 - lacking :] = scale * spread.T
+    return axes
 
 
 def _geometry(
     features: np.ndarray, labels: np.ndarray, means: np.ndarray, classifier: np.ndarray, label_names: Sequence[str]
 ) -> dict[str, Sequence[object] | np.ndarray]:
     """Features and means about the global mean, in units of the means' mean norm; W in units of its rows'."""
-    plane = etf_plane(classifier, features - means[labels])
+    axes = etf_axes(classifier, features - means[labels])
     centre = means.mean(axis=0)
     radius = np.linalg.norm(means - centre, axis=1).mean()
     classes = np.arange(len(means))
@@ -277,7 +297,7 @@ def _geometry(
         "class_mean": ((means - centre) / radius, classes),
         "classifier": (classifier / np.linalg.norm(classifier, axis=1).mean(), classes),
     }
-    projected = np.concatenate([vectors @ plane for vectors, _ in points.values()]).round(5)
+    projected = np.concatenate([vectors @ axes for vectors, _ in points.values()]).round(5)
     every_label = np.concatenate([of for _, of in points.values()])
     return {
         "kind": np.repeat(list(points), [len(of) for _, of in points.values()]),
@@ -285,6 +305,7 @@ def _geometry(
         "label_name": [label_names[label] for label in every_label],
         "x": projected[:, 0],
         "y": projected[:, 1],
+        "z": projected[:, 2],
     }
 
 

@@ -6,7 +6,7 @@ All have q_k = e_k − c_k e_k (orthogonal frame) or e_k − c (e_k − 1/K) (si
 
 import math
 
-import torch
+import numpy as np
 
 from .optimum import Dual, GUFMOptimum
 from .problem import GUFM
@@ -53,10 +53,10 @@ def _simplex(
 ) -> GUFMOptimum:
     """The optimum whose W is norm times a simplex ETF; q has `own` on the label and `other` elsewhere."""
     num_classes, penalty = problem.num_classes, problem.l2_coefficient
-    multipliers = problem.counts.new_full((num_classes,), other**2)  # c/K = q_other
+    multipliers = np.full(num_classes, other**2)  # c/K = q_other
     bound = constant - problem.radius**2 / (2 * penalty) * num_classes * other**2
     regularization = penalty / 2 * num_classes * norm**2
-    dual = Dual(bound, multipliers, problem.counts.new_tensor(other), problem.counts.new_full((num_classes,), own))
+    dual = Dual(bound, multipliers, np.array(other), np.full(num_classes, own))
     return GUFMOptimum(
         fit + regularization, fit, regularization, bound, norm, margin,
         is_numerical=False, nc2=0.0, nc3=0.0, problem=problem, dual=dual,
@@ -71,15 +71,15 @@ def mse(problem: GUFM) -> GUFMOptimum:
     penalty, radius, shares = problem.l2_coefficient, problem.radius, problem.shares
     residuals = penalty / (shares * radius**2 + penalty)
     norms = shares * radius / (shares * radius**2 + penalty)
-    multipliers = (shares * residuals).square()
-    fit = float((shares * residuals.square()).sum() / 2)
-    regularization = float(penalty / 2 * norms.square().sum())
+    multipliers = (shares * residuals) ** 2
+    fit = float((shares * residuals**2).sum() / 2)
+    powers = norms**2  # the diagonal of WWᵀ, which has nothing else
+    regularization = float(penalty / 2 * powers.sum())
     constant = (shares * residuals * (2 - residuals)).sum() / 2
     bound = float(constant - radius**2 / (2 * penalty) * multipliers.sum())
-    powers = norms.square()  # the diagonal of WWᵀ, which has nothing else
-    dual = Dual(bound, multipliers, torch.zeros((), dtype=torch.float64), 1 - residuals)
+    dual = Dual(bound, multipliers, np.zeros(()), 1 - residuals)
     return GUFMOptimum(
         fit + regularization, fit, regularization, bound, float(norms.mean()), float((1 - residuals).mean()),
-        is_numerical=False, nc2=float((powers - powers.mean()).norm() / powers.norm()), nc3=0.0, problem=problem,
-        dual=dual,
+        is_numerical=False, nc2=float(np.linalg.norm(powers - powers.mean()) / np.linalg.norm(powers)), nc3=0.0,
+        problem=problem, dual=dual,
     )  # fmt: skip

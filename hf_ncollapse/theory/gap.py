@@ -42,11 +42,12 @@ NC2 has no bound here: from `fit`, by Pinsker, it needs KL < q_min²/2, below wh
 
 import math
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from .optimum import GUFMOptimum
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -75,12 +76,12 @@ class GapSplit:
 def split_gap(
     optimum: GUFMOptimum,
     *,
-    classifier: Tensor,
-    class_means: Tensor,
-    within_class_variances: Tensor,
-    mean_scores: Tensor,
-    mean_squared_logits: float | Tensor | None = None,
-    body: float | Tensor,
+    classifier: "Tensor",
+    class_means: "Tensor",
+    within_class_variances: "Tensor",
+    mean_scores: "Tensor",
+    mean_squared_logits: "float | Tensor | None" = None,
+    body: "float | Tensor",
 ) -> GapSplit:
     """Split a network's J − lower_bound into its parts: where it is lost to the global optimum.
 
@@ -99,6 +100,8 @@ def split_gap(
 
     Source: module docstring.
     """
+    import torch  # which J* can do without
+
     problem, dual = optimum.problem, optimum.dual
     if problem.has_conflicts:
         raise ValueError("optimum has conflicts; the gap is split for consistent labels only")
@@ -118,7 +121,8 @@ def split_gap(
             raise ValueError(f"{name} has shape {tuple(tensor.shape)}; it takes {shape}")
     classifier, means, variances, scores = (tensor.detach().cpu().double() for tensor, _ in tensors.values())
 
-    shares, penalty, targets = problem.shares, problem.l2_coefficient, dual.targets()
+    shares, targets, multipliers = map(torch.from_numpy, (problem.shares, dual.targets(), dual.multipliers))
+    penalty = problem.l2_coefficient
     weighted_targets = shares[:, None] * targets
     if problem.loss == "cross_entropy":
         fit = -(torch.special.entr(targets).sum(dim=1) @ shares) - (weighted_targets * scores).sum()
@@ -126,8 +130,8 @@ def split_gap(
         fit = (float(mean_squared_logits) + (weighted_targets * (targets - 2 * scores)).sum()) / 2
     scaled_least_squares = (torch.diag(shares) - weighted_targets).T @ means  # λ W_ls
     distance = penalty / 2 * (classifier - scaled_least_squares / penalty).square().sum()
-    off_frame = dual.multipliers @ means.square().sum(dim=1) - scaled_least_squares.square().sum()
-    spread = (dual.multipliers @ variances + off_frame.clamp(min=0)) / (2 * penalty)
+    off_frame = multipliers @ means.square().sum(dim=1) - scaled_least_squares.square().sum()
+    spread = (multipliers @ variances + off_frame.clamp(min=0)) / (2 * penalty)
     # Only rounding makes a part negative.
     parts = [float(body), *(max(float(part), 0.0) for part in (fit, distance, spread))]
     nc1_bound, nc3_bound = _collapse_bounds(optimum, sum(parts[1:]))

@@ -12,7 +12,6 @@ Source: arXiv:2505.15239, definition 3.5, lemmas 4.1 and 4.2, theorem 4.3; the c
 from collections.abc import Sequence
 
 from . import closed_forms
-from .numerical import numerical
 from .optimum import GUFMOptimum
 from .problem import checked_gufm
 
@@ -65,12 +64,11 @@ def gufm_optimum(
         classifier_bias=classifier_bias,
         conflicts=conflicts,
     )
-    if problem.has_conflicts:
-        return numerical(problem)
-    if problem.frame == "orthogonal":
+    if problem.frame == "orthogonal" and not problem.has_conflicts:
         return closed_forms.mse(problem)
-    if not problem.is_balanced:
-        return numerical(problem)
-    if loss == "mse":
-        return closed_forms.balanced_mse_with_bias(problem)
-    return closed_forms.balanced_cross_entropy(problem)
+    if problem.is_balanced and not problem.has_conflicts:
+        balanced = closed_forms.balanced_mse_with_bias if loss == "mse" else closed_forms.balanced_cross_entropy
+        return balanced(problem)
+    from .numerical import numerical  # torch takes longer to import than a closed form to compute
+
+    return numerical(problem)

@@ -15,7 +15,7 @@ def numerical(problem: GUFM) -> GUFMOptimum:
     smallest ‖W‖² is tr(Zᵀ G⁻¹ Z); features in more dimensions than W has rows leave no local minimum above the global
     one, and the dual shows that the minimiser has found it.
     """
-    shares, labels = problem.groups()
+    shares, labels = map(torch.from_numpy, problem.groups())
     num_groups, num_classes, width = len(shares), problem.num_classes, problem.num_classes + 2
     radius, penalty, is_mse = problem.radius, problem.l2_coefficient, problem.loss == "mse"
     # Of a row of W for equal classes, the unit of W: without one the problem is badly conditioned.
@@ -53,6 +53,7 @@ def numerical(problem: GUFM) -> GUFMOptimum:
     fit, regularization = (float(part) for part in parts(classifier, logits))
     dual = certified_dual(problem, shares, labels, logits, classifier)
     weights = shares[:, None] * labels  # of label k in group g, over all samples
+    class_shares = torch.from_numpy(problem.shares)
     margins = (num_classes * logits - logits.sum(dim=1, keepdim=True)) / (num_classes - 1)
     cosines = torch.nn.functional.normalize(directions) @ torch.nn.functional.normalize(classifier).T
     return GUFMOptimum(
@@ -61,7 +62,7 @@ def numerical(problem: GUFM) -> GUFMOptimum:
         regularization=regularization,
         lower_bound=dual.value,
         classifier_norm=float(classifier.norm(dim=1).mean()),
-        logit_margin=float(((weights * margins).sum(dim=0) / problem.shares).mean()),
+        logit_margin=float(((weights * margins).sum(dim=0) / class_shares).mean()),
         is_numerical=True,
         nc2=_distance_from_frame(classifier, problem.frame),
         nc3=float(1 - (weights * cosines).sum()),
@@ -74,7 +75,8 @@ def _ridge_regression(
     problem: GUFM, shares: torch.Tensor, labels: torch.Tensor, features: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The best W (K, p) and b (K,) of MSE for given features (G, p)."""
-    centre, prior = shares @ features * problem.classifier_bias, problem.shares * problem.classifier_bias
+    centre = shares @ features * problem.classifier_bias
+    prior = torch.from_numpy(problem.shares * problem.classifier_bias)
     centred = features - centre
     weighted = shares[:, None] * centred
     gram = weighted.T @ centred + problem.l2_coefficient * torch.eye(features.shape[1], dtype=torch.float64)
@@ -108,8 +110,8 @@ def certified_dual(
         targets = targets + shares @ (labels - targets)
         if problem.loss == "cross_entropy":
             # Moved towards the shares, which satisfy the constraint as well, until no probability is negative.
-            missing = (-targets).clamp(min=0)
-            targets = targets.lerp(problem.shares, float((missing / (problem.shares + missing)).max()))
+            class_shares, missing = torch.from_numpy(problem.shares), (-targets).clamp(min=0)
+            targets = targets.lerp(class_shares, float((missing / (class_shares + missing)).max()))
     factors = shares[:, None] * (labels - targets)  # B
     # At the optimum Wᵀ B_g = η_g x_g with δ_g = λ η_g, so this δ is optimal there. By Schur's complement
     # Diag(δ) ⪰ BBᵀ where Bᵀ Diag(δ)⁻¹ B ⪯ I, which a factor makes true anywhere. The floor keeps δ > 0.
@@ -120,7 +122,7 @@ def certified_dual(
     constants = (torch.special.entr(targets) if problem.loss == "cross_entropy" else -targets.square() / 2).sum(dim=1)
     constant = shares @ constants + (0.5 if problem.loss == "mse" else 0.0)
     bound = constant - problem.radius**2 / (2 * problem.l2_coefficient) * multipliers.sum()
-    return Dual(float(bound), multipliers, targets)
+    return Dual(float(bound), multipliers.numpy(), targets.numpy())
 
 
 def _distance_from_frame(classifier: torch.Tensor, frame: str) -> float:

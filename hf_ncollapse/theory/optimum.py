@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-import torch
+import numpy as np
 
 from .problem import GUFM
 
@@ -20,16 +20,16 @@ class Dual:
     """
 
     value: float
-    multipliers: torch.Tensor
-    other_targets: torch.Tensor
-    own_targets: torch.Tensor | None = None
+    multipliers: np.ndarray
+    other_targets: np.ndarray
+    own_targets: np.ndarray | None = None
 
-    def targets(self) -> torch.Tensor:
+    def targets(self) -> np.ndarray:
         """q, (G, K): the optimum's probabilities (cross-entropy) or logits (MSE) of each group."""
         if self.own_targets is None:
             return self.other_targets
-        targets = self.other_targets.repeat(len(self.own_targets), len(self.own_targets))
-        targets.diagonal().copy_(self.own_targets)
+        targets = np.full((len(self.own_targets), len(self.own_targets)), self.other_targets)
+        np.fill_diagonal(targets, self.own_targets)
         return targets
 
 

@@ -6,7 +6,7 @@ import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
+import numpy as np
 
 LOSSES = ("cross_entropy", "mse")
 
@@ -24,19 +24,19 @@ class GUFM:
         conflicts: (m, K) float64, the label counts of inputs that occur with several labels; m may be 0.
     """
 
-    counts: torch.Tensor
+    counts: np.ndarray
     l2_coefficient: float
     loss: str
     radius: float
     classifier_bias: bool
-    conflicts: torch.Tensor
+    conflicts: np.ndarray
 
     @property
     def num_classes(self) -> int:
         return len(self.counts)
 
     @property
-    def shares(self) -> torch.Tensor:
+    def shares(self) -> np.ndarray:
         """π_k = n_k/N, (K,)."""
         return self.counts / self.counts.sum()
 
@@ -53,7 +53,7 @@ class GUFM:
         """The frame of the balanced optimum: "simplex", or "orthogonal" for MSE without bias."""
         return "orthogonal" if self.loss == "mse" and not self.classifier_bias else "simplex"
 
-    def groups(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def groups(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the groups of samples that share one feature: shares ω (G,), label distributions T (G, K).
 
         Given W and b, all samples with one label distribution have the same best features, so they are one group: the
@@ -61,13 +61,12 @@ class GUFM:
         conflicts, group k is class k.
         """
         if not self.has_conflicts:
-            return self.shares, torch.eye(self.num_classes, dtype=torch.float64)
-        pure = self.counts - self.conflicts.sum(dim=0)
-        counts = torch.cat([torch.diag(pure)[pure > 0], self.conflicts])
-        sizes = counts.sum(dim=1)
-        labels, group = torch.unique(counts / sizes[:, None], dim=0, return_inverse=True)
-        shares = torch.zeros(len(labels), dtype=torch.float64).index_add_(0, group, sizes / self.counts.sum())
-        return shares, labels
+            return self.shares, np.eye(self.num_classes)
+        pure = self.counts - self.conflicts.sum(axis=0)
+        counts = np.concatenate([np.diag(pure)[pure > 0], self.conflicts])
+        sizes = counts.sum(axis=1)
+        labels, group = np.unique(counts / sizes[:, None], axis=0, return_inverse=True)
+        return np.bincount(group.ravel(), sizes / self.counts.sum()), labels  # numpy 2.0 has it as a column
 
 
 def checked_gufm(
@@ -96,7 +95,7 @@ def checked_gufm(
         raise ValueError(f"radius is {radius}; it must be > 0")
     if loss not in LOSSES:
         raise ValueError(f"loss is {loss!r}; it takes 'cross_entropy' or 'mse'")
-    totals = torch.tensor(counts, dtype=torch.float64)
+    totals = np.array(counts, dtype=np.float64)
     problem = GUFM(totals, l2_coefficient, loss, radius, classifier_bias, _checked_conflicts(conflicts, totals))
     # Rows of W that sum to 0 span K − 1 dimensions, others K; an input whose labels balance out has its feature
     # inside the ball there, and one more dimension gives it the norm r. LN's mean-zero subspace has d − 1.
@@ -112,16 +111,16 @@ def checked_gufm(
     return problem
 
 
-def _checked_conflicts(conflicts: Sequence[Sequence[int]] | None, counts: torch.Tensor) -> torch.Tensor:
+def _checked_conflicts(conflicts: Sequence[Sequence[int]] | None, counts: np.ndarray) -> np.ndarray:
     if conflicts is None or len(conflicts) == 0:
-        return torch.zeros(0, len(counts), dtype=torch.float64)
-    labels = torch.as_tensor(conflicts).to(counts)
+        return np.zeros((0, len(counts)))
+    labels = np.asarray(conflicts, dtype=np.float64)
     if labels.ndim != 2 or labels.shape[1] != len(counts):
-        raise ValueError(f"conflicts has shape {tuple(labels.shape)}; it takes (m, {len(counts)}), a column a class")
-    if (labels < 0).any() or (labels != labels.floor()).any() or (labels.sum(dim=1) < 1).any():
+        raise ValueError(f"conflicts has shape {labels.shape}; it takes (m, {len(counts)}), a column a class")
+    if (labels < 0).any() or (labels != np.floor(labels)).any() or (labels.sum(axis=1) < 1).any():
         raise ValueError("conflicts takes rows of whole counts ≥ 0, each of at least 1 sample")
-    if (labels.sum(dim=0) > counts).any():
-        label = int((labels.sum(dim=0) > counts).nonzero()[0])
+    if (labels.sum(axis=0) > counts).any():
+        label = int(np.argmax(labels.sum(axis=0) > counts))
         raise ValueError(
             f"conflicts has {labels[:, label].sum():.0f} samples of class {label}; class_counts, which contains them, "
             f"has {counts[label]:.0f}"

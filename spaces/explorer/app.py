@@ -12,6 +12,7 @@ from pathlib import Path
 
 import gradio as gr
 import matplotlib
+from classes_in_3d import CAPTION, classes_in_3d
 from huggingface_hub import snapshot_download
 from matplotlib.figure import Figure
 
@@ -21,6 +22,7 @@ from hf_ncollapse.hub.fetch import PublishedSweep
 from hf_ncollapse.hub.names import results_repo
 from hf_ncollapse.quantities import QUANTITIES, digits
 from hf_ncollapse.sweeps.figures import CAPTIONS, depth, networks
+from hf_ncollapse.sweeps.network_measurements import GEOMETRY_COLUMNS
 from hf_ncollapse.sweeps.summary import has_complete_optimum, l2_in_words
 from hf_ncollapse.sweeps.sweep_record import SweepRecord, read_sweep
 
@@ -48,6 +50,7 @@ CSS = """
 .sweep-figure { max-width: 36rem; margin: 0 auto; color: var(--body-text-color); }
 .sweep-figure svg { width: 100%; height: auto; display: block; }
 .sweep-figure figcaption { font-size: var(--text-sm); opacity: .8; }
+.slider-container text { fill: var(--body-text-color) !important; }
 .verdicts { padding-left: 0; list-style: none; }
 .verdicts li { margin: 0 0 .6rem; padding-left: 1.6rem; text-indent: -1.6rem; }
 .verdicts b { display: inline-block; width: 1.6rem; text-indent: 0; }
@@ -151,6 +154,16 @@ def geometry(folder: str, position: float) -> str:
         return picture(figure, "geometry", GEOMETRY)
 
 
+def geometry_in_3d(sweep: SweepRecord) -> tuple[gr.Plot, str]:
+    """The classes of all networks, and what is to be said of them."""
+    # Tables of before it was measured have no z.
+    points = sweep.networks.geometry.reindex(columns=[*GEOMETRY_COLUMNS, "z"]).dropna(subset="z")
+    has_points = len(points) > 0
+    figure = gr.Plot(classes_in_3d(points) if has_points else None, visible=has_points, container=False)
+    words = f'<p class="sweep-figure">{CAPTION}</p>' if has_points else absent("a third coordinate of its classes")
+    return figure, words
+
+
 def table(sweep: SweepRecord) -> dict[str, list]:
     columns = [name for name in SHOWN if sweep.finished[name].notna().any()]
     rows = [[digits(row[name]) for name in columns] for _, row in sweep.finished.iterrows()]
@@ -162,7 +175,8 @@ def show(folder: str) -> list:
     sweep = read_sweep(folder)
     last = max(len(shown_depths(sweep)), 1)
     slider = gr.Slider(1, max(last, 2), value=1, step=1, interactive=last > 1)
-    return [described(sweep), *against_depth(sweep), layer_by_layer(sweep), slider, geometry(folder, 1), table(sweep)]
+    figures = (described(sweep), *against_depth(sweep), layer_by_layer(sweep), slider, geometry(folder, 1))
+    return [*figures, *geometry_in_3d(sweep), table(sweep)]
 
 
 def optimum(num_classes: float, l2: float, loss: str, norm: str, width: float, bias: bool) -> str:
@@ -216,8 +230,11 @@ def build() -> gr.Blocks:
                 1, shown[4].maximum, value=1, step=1, label="network, from the shallowest to the deepest"
             )
             classes = gr.HTML(shown[5])
+        with gr.Tab("In 3-D"):
+            solid = shown[6].render()
+            solid_words = gr.HTML(shown[7])
         with gr.Tab("Numbers"):
-            numbers = gr.Dataframe(shown[6], datatype="str", interactive=False)
+            numbers = gr.Dataframe(shown[8], datatype="str", interactive=False)
         with gr.Tab("Your own J*"):
             gr.Markdown(
                 "No data are needed: the number of classes, the classifier's penalty and the norm that LayerNorm "
@@ -234,7 +251,7 @@ def build() -> gr.Blocks:
                 bias = gr.Checkbox(False, label="the classifier has a bias, not penalised")
             problem = [num_classes, l2, loss, norm, width, bias]
             answer = gr.Markdown(optimum(10, 0.005, "cross_entropy", "√d", 64, False), latex_delimiters=[])
-        outputs = [words, gap, collapse, layers, position, classes, numbers]
+        outputs = [words, gap, collapse, layers, position, classes, solid, solid_words, numbers]
         menu.change(lambda path: path, menu, folder).then(show, folder, outputs)
         hub_id.submit(folder_of, hub_id, folder).success(show, folder, outputs)
         position.input(geometry, [folder, position], classes, show_progress="hidden", trigger_mode="always_last")

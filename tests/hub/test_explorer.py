@@ -1,5 +1,7 @@
 """The explorer's Space: published with its sweep it starts from its own files, and a visitor can click through it."""
 
+import html
+import json
 import os
 import re
 import shutil
@@ -7,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hub_server import WRITER
 from huggingface_hub import HfApi, constants
@@ -33,7 +36,8 @@ def test_a_sweep_is_published_with_its_explorer_and_the_tables_that_it_shows(hub
     table = hub.repository("my-org/digits-rn1-results", "dataset").files()
     for name in ("results.csv", "layers.csv", "geometry.csv", "sweep.json"):
         assert published[f"sweeps/digits-rn1/{name}"] == table[name] == (sweep_copy / name).read_bytes()
-    assert published["app.py"] == (EXPLORER / "app.py").read_bytes()
+    for path in EXPLORER.glob("*.py"):
+        assert published[path.name] == path.read_bytes()
     assert b"sdk: gradio" in published["README.md"]
     assert {"hf_ncollapse/__init__.py", "hf_ncollapse/sweeps/paper_figures.yaml", "publication.json"} <= set(published)
     assert not [name for name in published if "__pycache__" in name]
@@ -68,6 +72,23 @@ def seen(page, text: str) -> None:
     page.get_by_text(text).filter(visible=True).first.wait_for()
 
 
+CAMERA = "plot => plot._fullLayout.scene._scene.getCamera().eye"
+
+
+def shown_in_3d(plot) -> list[list[float]]:
+    """The coordinates of what is seen but for the outline."""
+    return plot.evaluate(
+        """plot => plot._fullData.filter(trace => trace.visible === true && trace.mode != "lines")
+            .flatMap(trace => trace.x.map((x, i) => [x, trace.y[i], trace.z[i]]))"""
+    )
+
+
+def points_of(sweep: Path, depth: int) -> list[list[float]]:
+    """The coordinates in a sweep's table."""
+    table = pd.read_csv(sweep / "geometry.csv")
+    return table.loc[table["depth"] == depth, ["x", "y", "z"]].to_numpy().tolist()
+
+
 @pytest.mark.slow
 def test_it_starts_offline_on_the_sweeps_beside_it_and_shows_another_when_asked(visitor, tmp_path):
     folder = Path(shutil.copytree(EXPLORER, tmp_path / "space"))
@@ -75,6 +96,8 @@ def test_it_starts_offline_on_the_sweeps_beside_it_and_shows_another_when_asked(
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home"), "PYTHONPATH": root}
     with served(folder, environment) as address:
         visitor.goto(address)
+        open_tab(visitor, "In 3-D")
+        seen(visitor, "without a third coordinate")
         for name in sorted(path.name for path in (EXPLORER / "sweeps").iterdir()):
             visitor.get_by_label("sweep", exact=True).click()
             visitor.get_by_role("option", name=re.compile(f"^{name}:|{name}:")).click()
@@ -89,6 +112,19 @@ def test_it_starts_offline_on_the_sweeps_beside_it_and_shows_another_when_asked(
         visitor.wait_for_function(
             "before => document.querySelector('svg[aria-label^=\"The classes\"]').innerHTML != before", arg=shallow
         )
+        open_tab(visitor, "In 3-D")
+        plot = visitor.locator(".js-plotly-plot")
+        assert shown_in_3d(plot) == points_of(EXPLORER / "sweeps/mnist5k-rn1-demo", depth=1)
+        facing = plot.evaluate(CAMERA)
+        scene = plot.locator(".gl-container canvas")
+        scene.drag_to(scene, source_position={"x": 300, "y": 200}, target_position={"x": 400, "y": 240}, force=True)
+        turned = plot.evaluate(CAMERA)
+        assert turned != facing
+        rail = plot.locator(".slider-rail-touch-rect")
+        rail.click(position={"x": rail.bounding_box()["width"] - 2, "y": 4})
+        seen(visitor, "residual blocks: 16")
+        assert shown_in_3d(plot) == points_of(EXPLORER / "sweeps/mnist5k-rn1-demo", depth=16)
+        assert plot.evaluate(CAMERA) == turned
         open_tab(visitor, "Your own J*")
         seen(visitor, "0.02275937")  # ten classes, λ = 0.005, r = 8: the closed form
         visitor.get_by_label("squared error").check()
@@ -125,3 +161,27 @@ def test_as_published_it_runs_from_its_own_files_and_opens_a_sweep_of_the_hub(hu
         visitor.get_by_role("heading", name="digits-rn1", exact=True).wait_for()
         open_tab(visitor, "The classes")
         visitor.get_by_role("img", name="The classes' geometry").wait_for()
+        open_tab(visitor, "In 3-D")
+        visitor.locator(".gl-container canvas").wait_for()
+
+
+@pytest.mark.slow
+def test_a_class_name_is_no_markup_in_3d(monkeypatch):
+    pytest.importorskip("gradio")
+    monkeypatch.syspath_prepend(EXPLORER)
+    from classes_in_3d import classes_in_3d
+
+    names = ["<b>bold</b>", "&lt;", "<a href='https://example.org'>link</a>"]
+    rows = [
+        {"depth": 2, "kind": kind, "label": label, "label_name": name, "x": 0.0, "y": 0.0, "z": 0.0}
+        for kind in ("feature", "class_mean", "classifier")
+        for label, name in enumerate(names)
+    ]
+    points = json.loads(classes_in_3d(pd.DataFrame(rows)).plot)["data"][1:]
+    for trace in points:
+        assert [
+            text.replace("\u200b", "") for text in trace["text"]
+        ] == names  # no tag begins with a space of no width
+        assert not any(re.search(r"<[^\u200b]", text) for text in trace["text"])
+        assert [html.unescape(text).rpartition(":")[0] for text in trace["hovertext"]] == names
+        assert not any("<" in text for text in trace["hovertext"])

@@ -10,14 +10,13 @@ from transformers import AutoModelForImageClassification
 from hf_ncollapse.data import load_classification_data
 from hf_ncollapse.sweeps import read_results
 from hf_ncollapse.sweeps.network_measurements import (
-    etf_plane,
+    etf_axes,
+    etf_corners,
     measure_networks,
     read_network_measurements,
     weight_ranks,
     write_network_measurements,
 )
-
-ANGLES = {k: 2 * np.pi * np.arange(k) / k for k in (2, 3, 10)}
 
 
 def rotated_simplex(num_classes: int, dimension: int = 16) -> np.ndarray:
@@ -27,28 +26,52 @@ def rotated_simplex(num_classes: int, dimension: int = 16) -> np.ndarray:
     return centred / np.linalg.norm(centred[0]) @ rotation[:num_classes]
 
 
-@pytest.mark.parametrize("num_classes", [3, 10])
-def test_a_simplex_etf_seen_from_its_plane_is_a_regular_polygon(num_classes):
-    frame = rotated_simplex(num_classes)
-    seen = frame @ etf_plane(2.5 * frame, residuals=np.zeros((1, 16)))
-    expected = np.stack([np.cos(ANGLES[num_classes]), np.sin(ANGLES[num_classes])], axis=1)
-    np.testing.assert_allclose(seen, expected, atol=1e-12)
+@pytest.mark.parametrize("num_classes", [3, 4, 5, 10, 33])
+def test_a_simplex_etf_seen_along_its_axes_is_a_regular_polygon_bent_to_a_saddle(num_classes):
+    frame = rotated_simplex(num_classes, dimension=40)
+    seen = frame @ etf_axes(2.5 * frame, residuals=np.zeros((2, 40)))
+    assert seen.shape == (num_classes, 3)
+    np.testing.assert_allclose(seen, etf_corners(num_classes), atol=1e-12)
+    for k, (x, y, z) in enumerate(seen):
+        corner = np.exp(2j * np.pi * k / num_classes)
+        assert x + 1j * y == pytest.approx(corner, abs=1e-12)
+        # (x + iy)² is at the double angle.
+        expected = {3: 0, 4: (corner**2).real / np.sqrt(2)}.get(num_classes, (corner**2).real)
+        assert z == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.mark.parametrize("num_classes", [2, 3, 10])
-def test_the_plane_is_an_orthogonal_projection_up_to_one_factor(num_classes):
+def test_four_classes_are_seen_as_they_are_a_regular_tetrahedron():
+    seen = rotated_simplex(4) @ etf_axes(rotated_simplex(4), residuals=np.zeros((2, 16)))
+    cosines = seen @ seen.T / (seen[0] @ seen[0])
+    np.testing.assert_allclose(cosines, np.where(np.eye(4), 1, -1 / 3), atol=1e-12)
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 4, 10])
+def test_the_view_is_an_orthogonal_projection_up_to_one_factor(num_classes):
     noise = np.random.default_rng(1).normal(size=(num_classes, 16))
-    plane = etf_plane(rotated_simplex(num_classes) + 0.1 * noise, residuals=noise)
-    gram = plane.T @ plane
-    np.testing.assert_allclose(gram, gram[0, 0] * np.eye(2), atol=1e-12)
+    axes = etf_axes(rotated_simplex(num_classes) + 0.1 * noise, residuals=noise)
+    gram = axes.T @ axes
+    np.testing.assert_allclose(gram, gram[0, 0] * np.eye(3), atol=1e-12)
 
 
-def test_two_classes_are_seen_on_a_line_with_their_largest_spread_across_it():
-    frame = rotated_simplex(2)
-    spread = np.linalg.qr(np.stack([frame[0], np.arange(16.0)]).T)[0][:, 1]
-    plane = etf_plane(frame, residuals=np.outer(np.linspace(-1, 1, 9), spread))
-    np.testing.assert_allclose(frame @ plane, [[1, 0], [-1, 0]], atol=1e-12)
-    assert abs(spread @ plane)[1] == pytest.approx(np.linalg.norm(plane[:, 0]))
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_what_two_or_three_classes_lack_are_the_directions_of_the_largest_spread_outside_them(num_classes):
+    frame = rotated_simplex(num_classes)
+    # An orthonormal basis of what is outside; the residuals spread 5, 2 and 1 along three of it, and more inside.
+    left = np.linalg.svd(frame)[2][num_classes - 1 :]
+    sizes = np.random.default_rng(2).normal(size=(500, 3)) * [5, 2, 1]
+    sizes = np.linalg.qr(sizes - sizes.mean(0))[0] * [5, 2, 1]
+    axes = etf_axes(frame, residuals=sizes @ left[[4, 7, 9]] + np.outer(np.arange(500), frame[0]))
+    np.testing.assert_allclose(frame @ axes, etf_corners(num_classes), atol=1e-12)
+    lacking = 4 - num_classes
+    along = abs(left[[4, 7, 9]] @ axes) / np.linalg.norm(axes[:, 0])
+    np.testing.assert_allclose(along[:, 3 - lacking :], np.eye(3)[:, :lacking], atol=1e-9)
+
+
+def test_a_direction_for_which_there_is_no_room_is_zero():
+    frame = np.array([[1.0, 0.0], [-1.0, 0.0]])
+    seen = np.array([[0.5, 2.0]]) @ etf_axes(frame, residuals=np.array([[0.1, 0.3], [-0.1, -0.2], [0.0, -0.1]]))
+    np.testing.assert_allclose(abs(seen), [[0.5, 2.0, 0.0]], atol=1e-12)
 
 
 def test_the_last_layers_nc1_is_the_runs_own_and_there_is_one_value_for_each_block(sweep):
@@ -112,6 +135,7 @@ def test_what_was_measured_is_kept_and_read_without_the_weights(sweep):
     again = measure_networks(sweep, results)
     pd.testing.assert_frame_equal(again.layers, first.layers)
     assert len(again.geometry) == len(first.geometry) == 2 * (400 + 10 + 10)
+    assert np.isfinite(again.geometry[["x", "y", "z"]]).all(axis=None)
 
 
 def test_a_new_depth_is_measured_and_the_known_ones_are_not_again(sweep):

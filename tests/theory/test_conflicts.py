@@ -31,7 +31,7 @@ def test_shared_features_raise_the_optimum_to_that_of_a_free_minimisation(counts
 def test_no_random_point_with_shared_features_is_below_the_bound():
     generator = torch.Generator().manual_seed(0)
     optimum = gufm_optimum([3, 2, 2], 0.02, radius=2.0, conflicts=[[1, 1, 0], [1, 0, 2]])
-    shares, labels = optimum.problem.groups()
+    shares, labels = map(torch.from_numpy, optimum.problem.groups())
     for scale in torch.logspace(-2, 1, 300):
         features = torch.randn(len(shares), 6, generator=generator, dtype=torch.float64)
         features = 2.0 * torch.nn.functional.normalize(features - features.mean(1, keepdim=True))

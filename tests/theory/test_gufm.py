@@ -3,6 +3,7 @@
 import math
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from free_features import free_objective, minimum_over_free_features
@@ -91,13 +92,13 @@ def test_the_dual_certifies_every_optimum(counts, l2_coefficient, radius, loss, 
     shares, labels = optimum.problem.groups()
     targets = optimum.dual.targets()
     pulls = shares[:, None] * (labels - targets)
-    slack = torch.diag(optimum.dual.multipliers) - pulls @ pulls.T
-    assert torch.linalg.eigvalsh(slack)[0] >= -1e-15
+    slack = np.diag(optimum.dual.multipliers) - pulls @ pulls.T
+    assert np.linalg.eigvalsh(slack)[0] >= -1e-15
     if loss == "cross_entropy":
         assert targets.min() >= 0
-        torch.testing.assert_close(targets.sum(1), torch.ones(len(counts), dtype=torch.float64))
+        np.testing.assert_allclose(targets.sum(1), np.ones(len(counts)), rtol=1e-7)
     if bias:
-        assert pulls.sum(0).abs().max() < 1e-15
+        assert abs(pulls.sum(0)).max() < 1e-15
 
 
 def test_a_dual_point_far_from_the_optimum_is_certified_too():
@@ -106,7 +107,7 @@ def test_a_dual_point_far_from_the_optimum_is_certified_too():
     generator = torch.Generator().manual_seed(0)
     for loss in ("cross_entropy", "mse"):
         optimum = gufm_optimum([4, 2, 1], 0.01, radius=2.0, loss=loss, classifier_bias=True)
-        shares, labels = optimum.problem.groups()
+        shares, labels = map(torch.from_numpy, optimum.problem.groups())
         for scale in (0.0, 1e-3, 1.0, 100.0):
             logits, classifier = (scale * torch.randn(3, n, dtype=torch.float64, generator=generator) for n in (3, 5))
             bound = certified_dual(optimum.problem, shares, labels, logits, classifier).value
@@ -142,8 +143,8 @@ def test_the_numerical_optimum_of_equal_classes_is_the_collapsed_one():
 def test_closed_forms_take_memory_linear_in_the_number_of_classes(loss, bias):
     optimum = gufm_optimum([1] * 200_000, 1e-6, radius=8, loss=loss, classifier_bias=bias)
     assert optimum.lower_bound == pytest.approx(optimum.objective, rel=1e-9)
-    tensors = (optimum.problem.counts, optimum.dual.multipliers, optimum.dual.other_targets, optimum.dual.own_targets)
-    assert sum(tensor.numel() for tensor in tensors) <= 3 * 200_000 + 1
+    arrays = (optimum.problem.counts, optimum.dual.multipliers, optimum.dual.other_targets, optimum.dual.own_targets)
+    assert sum(array.size for array in arrays) <= 3 * 200_000 + 1
 
 
 def test_an_optimum_can_be_pickled():
