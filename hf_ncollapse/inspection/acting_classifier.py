@@ -46,7 +46,12 @@ def acting_classifier(layer: nn.Linear, inputs: Tensor, output: Tensor) -> Actin
     inputs, output = inputs.reshape(-1, inputs.shape[-1]), output.reshape(-1, output.shape[-1])
     weight, bias = layer.weight, layer.bias
     with torch.no_grad():
-        if weight.dtype in _MULTIPLIABLE and weight.shape == (output.shape[1], inputs.shape[1]):
+        # Libraries' 8-bit weights say that they are floats, but know a layer's product alone.
+        if (
+            type(weight.data) is Tensor
+            and weight.dtype in _MULTIPLIABLE
+            and weight.shape == (output.shape[1], inputs.shape[1])
+        ):
             tolerance = max(_ROUNDED, 4 * torch.finfo(output.dtype).eps)
             if _agree(nn.functional.linear(inputs.to(weight.dtype), weight, bias), output, tolerance):
                 return ActingClassifier(weight, bias)

@@ -18,9 +18,8 @@ from .kept_state import KeptState
 
 _OF_CLASSES = {"_counts", "_shifts", "_sums", "_squares", "_directions"}
 _BLOCK_WIDTH = 128
-# Batches are worked through in pieces that stay in a processor's cache, or fill an accelerator. Smaller batches wait
-# for each other: for few rows, calls cost more than their arithmetic, and products rewrite the whole matrix.
-_CPU_ROWS, _CPU_ROWS_OF_PRODUCTS, _ACCELERATOR_ROWS = 512, 1024, 16384
+# Rows that are worth their calls and stay in a cache, that are worth rewriting the products' sum, that fill a GPU.
+_CPU_ROWS, _ROWS_OF_PRODUCTS, _ACCELERATOR_ROWS = 512, 2048, 16384
 
 
 class ClassStatistics(KeptState):
@@ -38,8 +37,8 @@ class ClassStatistics(KeptState):
         device: where the state lives; `None` takes the first batch's device (CPU where that has no float64).
 
     Memory: 16·K·d bytes, 8·K·d more for the directions and 8·d² more for the second moment; and room for 512
-    samples, 1,024 with the second moment and 16,384 on an accelerator, in float64. Small batches wait until there are
-    as many, or somebody reads. One thread at a time: give each its own, and `merge`.
+    samples twice, 2,048 and 512 with the second moment and twice 16,384 on an accelerator, in float64. Small batches
+    wait until there are 512 or 2,048, or somebody reads. One thread at a time: give each its own, and `merge`.
 
     Example:
         >>> import torch
@@ -53,8 +52,9 @@ class ClassStatistics(KeptState):
 
     has_own_means = True
     _every_class_seen: bool
-    _workspace: Tensor | None
-    _waiting: list[tuple[Tensor, Tensor]]
+    _waiting: Tensor
+    _num_waiting: int
+    _are_single: bool
 
     def __init__(
         self, num_classes: int, *, second_moment: bool = False, directions: bool = True, device: Device = None
@@ -65,7 +65,7 @@ class ClassStatistics(KeptState):
         self.num_features = None
         self.has_second_moment, self.has_directions = second_moment, directions
         self._device = None if device is None else torch.device(device)
-        self._enough_rows = _CPU_ROWS_OF_PRODUCTS if second_moment else _CPU_ROWS
+        self._enough_rows = _ROWS_OF_PRODUCTS if second_moment else _CPU_ROWS
         self._free_workspace()
 
     # --- what went in ------------------------------------------------------------------------------------------
@@ -90,15 +90,10 @@ class ClassStatistics(KeptState):
         features, labels = counted_samples(features, labels, self.num_classes, ignore_index)
         if len(labels) == 0:
             return
-        if not features.is_floating_point():
-            features = features.double()
         self._allocate(features.shape[1], features.device)
-        if len(labels) < self._enough_rows:
-            self._let_wait(features, labels)
-            return
         rows = self._enough_rows if features.device.type == "cpu" else _ACCELERATOR_ROWS
-        for piece, piece_labels in zip(features.split(rows), labels.split(rows), strict=True):
-            self._add(piece, piece_labels)
+        for start in range(0, len(labels), rows):
+            self._let_wait(features[start : start + rows], labels[start : start + rows])
 
     # --- what comes out ----------------------------------------------------------------------------------------
 
@@ -282,29 +277,54 @@ class ClassStatistics(KeptState):
 
     # --- inside ------------------------------------------------------------------------------------------------
 
-    def _add(self, features: Tensor, labels: Tensor) -> None:
+    def _let_wait(self, features: Tensor, labels: Tensor) -> None:
+        """Copy samples, in float64, to those that wait, and add all of them once they are enough."""
+        if self._num_waiting + len(labels) > len(self._waiting):
+            self._add_waiting()
+        if len(labels) > len(self._waiting):
+            # Memory that is kept: to map large temporaries and unmap them each time costs more than what fills them.
+            size = max(len(labels), self._enough_rows), features.shape[1]
+            self._waiting = torch.empty(size, dtype=torch.float64, device=self.device)
+            self._waiting_labels = labels.new_empty(size[0])
+            self._scratch = torch.empty_like(self._waiting[: _CPU_ROWS if features.device.type == "cpu" else size[0]])
+        room = slice(self._num_waiting, self._num_waiting + len(labels))
+        self._waiting[room], self._waiting_labels[room] = features, labels
+        self._num_waiting += len(labels)
+        self._are_single &= features.is_floating_point() and features.dtype != torch.float64
+        if self._num_waiting >= self._enough_rows:
+            self._add_waiting()
+
+    @torch.inference_mode(False)
+    def _add_waiting(self) -> None:
+        if self._num_waiting == 0:
+            return
+        waiting, labels = self._waiting[: self._num_waiting], self._waiting_labels[: self._num_waiting]
+        pieces = zip(*(tensor.split(len(self._scratch)) for tensor in (waiting, labels)), strict=True)
+        largest_norms = torch.stack([self._add_sums(*piece) for piece in pieces])
+        if self.has_second_moment:
+            self._add_products(waiting, largest_norms.max())
+        self._num_waiting, self._are_single = 0, True
+
+    def _add_sums(self, features: Tensor, labels: Tensor) -> Tensor:
+        """Add samples to what is kept by class, leave their deviations in their place, return the largest norm."""
         self._choose_shifts(features, labels)
-        # Memory that is kept: large temporaries would be mapped and unmapped each time, which costs more than they do.
-        if self._workspace is None or len(self._workspace) < len(features):
-            self._workspace = torch.empty(features.shape, dtype=torch.float64, device=self.device)
-        deviations = self._workspace[: len(features)]
-        torch.index_select(self._shifts, 0, labels, out=deviations)
-        torch.sub(features, deviations, out=deviations)
+        scratch = self._scratch[: len(features)]
+        if self.has_directions:
+            norms = torch.linalg.vector_norm(features, dim=1, keepdim=True)
+            torch.mul(features, norms.masked_fill_(norms == 0, 1).reciprocal_(), out=scratch)
+            self._directions.index_add_(0, labels, scratch)
+        torch.index_select(self._shifts, 0, labels, out=scratch)
+        deviations = features.sub_(scratch)
         norms = torch.linalg.vector_norm(deviations, dim=1)
         self._counts.index_add_(0, labels, torch.ones_like(labels))
         self._sums.index_add_(0, labels, deviations)
         self._squares.index_add_(0, labels, norms.square())
-        if self.has_second_moment:
-            self._add_products(deviations, norms.max(), is_single=features.dtype != torch.float64)
-        if self.has_directions:
-            directions = deviations.copy_(features)
-            norms = torch.linalg.vector_norm(directions, dim=1, keepdim=True)
-            self._directions.index_add_(0, labels, directions.div_(norms.masked_fill_(norms == 0, 1)))
+        return norms.max()
 
-    def _add_products(self, deviations: Tensor, largest_norm: Tensor, *, is_single: bool) -> None:
+    def _add_products(self, deviations: Tensor, largest_norm: Tensor) -> None:
         """Add the products of deviations to the second moment, on and above its diagonal; overwrites them."""
         unscale = torch.ones((), dtype=torch.float64, device=self.device)
-        if is_single:
+        if self._are_single:
             # A float32 gemm is half the price. Scaled by a power of 2, no square overflows or underflows in it.
             _, exponent = torch.frexp(largest_norm)
             deviations = deviations.mul_(torch.ldexp(unscale, -exponent)).float()
@@ -315,24 +335,12 @@ class ClassStatistics(KeptState):
                 block = slice(start, start + _BLOCK_WIDTH)
                 products = deviations[:, block].T @ deviations[:, start:]
                 self._second_moment[block, start:].addcmul_(products, unscale)
-                if is_single:
+                if self._are_single:
                     self._single_squares[block].addcmul_(products.diagonal(), unscale)
 
-    def _let_wait(self, features: Tensor, labels: Tensor) -> None:
-        if self._num_waiting + len(labels) > self._enough_rows:
-            self._add_waiting()
-        self._waiting.append((features.clone(), labels.clone()))
-        self._num_waiting += len(labels)
-
-    @torch.inference_mode(False)
-    def _add_waiting(self) -> None:
-        if self._waiting:
-            features, labels = map(torch.cat, zip(*self._waiting, strict=True))
-            self._waiting, self._num_waiting = [], 0
-            self._add(features, labels)
-
     def _free_workspace(self) -> None:
-        self._workspace, self._waiting, self._num_waiting = None, [], 0
+        self._waiting = self._waiting_labels = self._scratch = torch.empty(0)
+        self._num_waiting, self._are_single = 0, True
 
     def _choose_shifts(self, features: Tensor, labels: Tensor) -> None:
         """Give the classes seen for the first time the mean of their samples at hand."""
@@ -344,7 +352,7 @@ class ClassStatistics(KeptState):
             self._every_class_seen = bool((self._counts > 0).all())
             return
         # About one of the samples: of samples that are all equal, the mean is then exact and the deviations are 0.
-        first_features = features[first_seen].double()
+        first_features = features[first_seen]
         origins = self._shifts.new_empty(len(classes), features.shape[1])
         origins[positions] = first_features
         sums = torch.zeros_like(origins).index_add_(0, positions, first_features - origins[positions])

@@ -9,6 +9,7 @@ from torch import Tensor
 from . import worst_classes
 from .batch_checks import as_batch, counted_samples
 from .class_statistics import ClassStatistics
+from .devices import exact_products
 from .held_out_statistics import HeldOutStatistics
 from .measured import MeasuredCollapse
 from .moments import Batches, SecondLookNeeded, as_bias, as_classifier, require_every_class
@@ -100,7 +101,8 @@ def compute(
             continue
         if lacking is None:
             try:
-                values[name], detail = _value(measure, given, values)
+                with exact_products(measured.device):
+                    values[name], detail = _value(measure, given, values)
             except SecondLookNeeded as error:
                 if measures != "all":
                     raise
@@ -121,7 +123,8 @@ def compute(
             hint = '; without one, name other measures, such as measures="nc1"' if without_w else ""
             raise ValueError(f"{name} needs {NEEDS[lacking]}{hint}")
     if per_class:
-        table = worst_classes.per_class(measured, classifier=classifier, weighting=weighting)
+        with exact_products(measured.device):
+            table = worst_classes.per_class(measured, classifier=classifier, weighting=weighting)
         table["nearest_class"] = kept[table["nearest_class"]]
         details["per_class"] = {"class": kept.tolist()} | {name: column.tolist() for name, column in table.items()}
     renumber_classes(details, kept)

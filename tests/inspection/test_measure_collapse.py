@@ -383,6 +383,39 @@ class EightBitHead(nn.Linear):
         return self.weight.float() * self.scale
 
 
+class PackedWeight(torch.Tensor):
+    """Says that it is float32 and knows a linear layer's product alone, as the 8-bit weights of libraries do."""
+
+    @staticmethod
+    def __new__(cls, weight):
+        return torch.Tensor._make_wrapper_subclass(cls, weight.shape, dtype=weight.dtype)
+
+    def __init__(self, weight):
+        self.scale = weight.abs().amax(1, keepdim=True) / 127
+        self.packed = (weight / self.scale).round().to(torch.int8)
+
+    @classmethod
+    def __torch_function__(cls, function, types, arguments=(), keywords=None):
+        if function is nn.functional.linear:
+            inputs, weight, *bias = arguments
+            return function(inputs, weight.packed * weight.scale, *bias)
+        return super().__torch_function__(function, types, arguments, keywords or {})
+
+    @classmethod
+    def __torch_dispatch__(cls, function, types, arguments=(), keywords=None):
+        if function is torch.ops.aten.detach.default:
+            return arguments[0]
+        raise NotImplementedError(f"{function} of packed weights")
+
+
+class PackedHead(nn.Linear):
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        packed = PackedWeight(self.weight.detach())
+        self.acting = lambda: packed.packed * packed.scale
+        self.weight = nn.Parameter(packed, requires_grad=False)
+
+
 class SquaringHead(nn.Linear):
     def forward(self, x):
         return super().forward(x) ** 2
@@ -399,8 +432,9 @@ def network_with(head):
         (CosineHead, "logits, W x/‖x‖ with a W that its weight does not hold"),
         (partial(CosineHead, safe=False), "logits, W x/‖x‖ with a W that its weight does not hold"),
         (EightBitHead, "logits, W x + b with a W that its weight does not hold"),
+        (PackedHead, "logits, W x + b with a W that its weight does not hold"),
     ],
-    ids=["cosine", "cosine of 0 undefined", "8 bits"],
+    ids=["cosine", "cosine of 0 undefined", "8 bits", "8 bits behind float32"],
 )
 def test_a_head_whose_weight_is_not_what_acts_is_measured_by_what_does(head, remark):
     torch.manual_seed(0)

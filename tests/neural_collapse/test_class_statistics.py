@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from hf_ncollapse.neural_collapse.batch_checks import require_finite
 from hf_ncollapse.neural_collapse.class_statistics import ClassStatistics
+from hf_ncollapse.neural_collapse.compute import compute
 
 NUM_CLASSES, WIDTH = 4, 6
 
@@ -392,6 +393,39 @@ def test_the_sums_are_exact_under_autocast(dtype):
         statistics = collect(features, labels, [100] * 3)
     for name in ("class_means", "within_class_scatter", "within_class_second_moment", "direction_sums"):
         assert torch.equal(getattr(statistics, name), getattr(expected, name)), name
+
+
+class PrecisionsOfProducts(TorchDispatchMode):
+    """Collects what float32 products may be computed in at each of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        result = function(*arguments, **(keywords or {}))
+        if function.name() in ("aten::mm", "aten::addmm") and result.dtype == torch.float32:
+            self.seen.append(torch.backends.mkldnn.matmul.fp32_precision)
+        return result
+
+
+@pytest.mark.parametrize("allowed", ["medium", "high", "highest"])
+def test_no_float32_product_is_one_of_fewer_bits_and_what_was_allowed_stays_allowed(allowed):
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(allowed)
+    try:
+        features, labels = torch.randn(1200, 8), torch.arange(1200) % 600
+        statistics = ClassStatistics(600, second_moment=True)
+        with PrecisionsOfProducts() as precisions:
+            statistics.update(features, labels)
+            names = ["nc1_pinv", "nc1_cdnv", "gnc2", "nc2_equiangular", "nc2_worst", "nc4"]
+            classifier = torch.randn(600, 8)
+            compute(statistics, classifier=classifier, measures=names, batches=[(features, labels)], per_class=True)
+        assert len(precisions.seen) > 10
+        assert set(precisions.seen) == {"ieee"}
+        assert torch.get_float32_matmul_precision() == allowed
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def test_constant_features_deviate_by_nothing():
