@@ -48,34 +48,29 @@ $(BIN)/python:
 	$(BIN)/pip install --quiet --upgrade pip
 
 # Everything but torch by hash. Torch's builds for a CPU and for CUDA differ by index, so it is pinned by its version.
-$(VENV)/.data: pyproject.toml constraints.txt requirements/demo.lock | $(BIN)/python
+$(VENV)/.data: pyproject.toml requirements/torch.txt requirements/demo.lock | $(BIN)/python
 	$(BIN)/pip install --quiet --no-deps --require-hashes --requirement requirements/demo.lock
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[data]"
+	$(BIN)/pip install --quiet --requirement requirements/torch.txt --editable ".[data]"
 	$(BIN)/hf-ncollapse install-metric
 	touch $@
 
-$(VENV)/.dev: $(VENV)/.data requirements/dev.lock
-	$(BIN)/pip install --quiet --no-deps --require-hashes --requirement requirements/dev.lock
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[data,dev]"
+$(VENV)/.dev $(VENV)/.app $(VENV)/.docs: $(VENV)/.%: $(VENV)/.data requirements/%.lock
+	$(BIN)/pip install --quiet --no-deps --require-hashes --requirement requirements/$*.lock
 	touch $@
 
-$(VENV)/.app: $(VENV)/.dev
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[app]"
-	touch $@
-
-$(VENV)/.docs: $(VENV)/.data
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[docs]"
-	touch $@
-
-# Resolves anew what pyproject.toml and constraints.txt allow; what is locked stays unless it is deleted from the file.
+# Resolves anew what pyproject.toml allows; what is locked stays unless it is deleted from the file. Each lock holds the
+# demo's, and what two of them have is of one version: all can be installed into one environment.
 OF_TORCH := torch triton cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas nvidia-cuda-cupti nvidia-cuda-nvrtc \
 	nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse \
 	nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
 LOCK := uv pip compile --quiet --native-tls --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
-	--constraint constraints.txt $(addprefix --no-emit-package ,$(OF_TORCH)) pyproject.toml --extra data
+	--constraint requirements/torch.txt $(addprefix --no-emit-package ,$(OF_TORCH)) pyproject.toml --extra data
 lock: $(VENV)/.dev
 	$(BIN)/$(LOCK) --output-file requirements/demo.lock
 	$(BIN)/$(LOCK) --extra dev --constraint requirements/demo.lock --output-file requirements/dev.lock
+	$(BIN)/$(LOCK) --extra app --constraint requirements/dev.lock --output-file requirements/app.lock
+	$(BIN)/$(LOCK) --extra docs --constraint requirements/dev.lock --constraint requirements/app.lock \
+		--output-file requirements/docs.lock
 
 clean:
 	rm -rf $(VENV) $(VENV)-test-* mutants dist build
