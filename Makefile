@@ -6,7 +6,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
-.PHONY: demo test test-slow test-oldest test-newest coverage mutation quality docs lock clean
+.PHONY: demo test test-slow test-oldest test-newest coverage mutation quality docs lock audit clean
 
 demo: $(VENV)/.data
 	$(BIN)/hf-ncollapse train recipes/mnist5k/rn1_demo.yaml
@@ -72,5 +72,15 @@ lock: $(VENV)/.dev
 	$(BIN)/$(LOCK) --extra docs --constraint requirements/dev.lock --constraint requirements/app.lock \
 		--output-file requirements/docs.lock
 
+# In an environment of its own, as what it requires is not what is audited. Torch is in no lock, so it is asked for alone.
+$(VENV)-audit/bin/pip-audit:
+	$(PYTHON) -m venv $(VENV)-audit
+	$(VENV)-audit/bin/pip install --quiet pip-audit==2.10.1
+
+AUDIT := $(VENV)-audit/bin/pip-audit --strict --disable-pip
+audit: $(VENV)-audit/bin/pip-audit
+	$(AUDIT) --require-hashes $(addprefix --requirement ,$(wildcard requirements/*.lock))
+	$(AUDIT) --no-deps --requirement requirements/torch.txt
+
 clean:
-	rm -rf $(VENV) $(VENV)-test-* mutants dist build
+	rm -rf $(VENV) $(VENV)-test-* $(VENV)-audit mutants dist build
