@@ -114,6 +114,11 @@ def _verify(folder: Path, curvature_steps: int) -> Verification:
     metrics = read_json(folder / "metrics.json")
     if not (isinstance(metrics.get("data"), dict) and isinstance(metrics.get("architecture"), str)):
         raise ValueError(f"{folder / 'metrics.json'} does not say which network was trained on which data")
+    unknown = sorted(set(metrics["data"]) - set(DataArguments.__dataclass_fields__))
+    if unknown:
+        raise ValueError(
+            f"{folder / 'metrics.json'} says {', '.join(unknown)} of the data, which is no setting of them"
+        )
     data = load_classification_data(DataArguments(**metrics["data"]))
     train = _batches(data.train)
     model_class = architecture_named(metrics["architecture"]).family.classifiers[data.modality]
