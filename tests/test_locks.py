@@ -1,5 +1,6 @@
-"""What `make` installs is pinned by hash, and is what pyproject.toml and constraints.txt ask for."""
+"""What `make` installs is pinned, everything but torch by hash, and is what pyproject.toml asks for."""
 
+import itertools
 import re
 import tomllib
 from pathlib import Path
@@ -10,12 +11,13 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+LOCKS = {"demo": ["data"], "dev": ["data", "dev"], "app": ["data", "app"], "docs": ["data", "docs"]}
 
 
 def locked(name: str) -> dict[str, str]:
     """Package → version; every one of them has a hash."""
     found = {}
-    for pin in re.split(r"\n(?=\S)", (ROOT / "requirements" / name).read_text().strip()):
+    for pin in re.split(r"\n(?=\S)", (ROOT / f"requirements/{name}.lock").read_text().strip()):
         requirement = Requirement(re.split(r" \\\n|--hash", pin)[0])
         assert re.search(r"--hash=sha256:[0-9a-f]{64}", pin), pin
         (version,) = requirement.specifier
@@ -24,20 +26,31 @@ def locked(name: str) -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize(("name", "extras"), [("demo.lock", ["data"]), ("dev.lock", ["data", "dev"])])
-def test_a_lock_has_everything_but_torch_in_versions_that_are_asked_for(name, extras):
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_lock_has_everything_but_torch_in_versions_that_are_asked_for(name):
+    torch = Requirement((ROOT / "requirements/torch.txt").read_text().strip())
+    (pin,) = torch.specifier
+    assert (torch.name, pin.operator) == ("torch", "==")
     pins = locked(name)
-    asked = [*PROJECT["dependencies"], *(text for extra in extras for text in PROJECT["optional-dependencies"][extra])]
-    constraints = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line]
-    for requirement in map(Requirement, asked):
-        package = canonicalize_name(requirement.name)
-        if package != "torch":
-            assert pins[package] in requirement.specifier, requirement
-    for constraint in map(Requirement, constraints):
-        package = canonicalize_name(constraint.name)
-        assert package not in pins or pins[package] in constraint.specifier
     assert not [package for package in pins if package == "torch" or package.startswith(("nvidia-", "cuda-"))]
+    extras = (text for extra in LOCKS[name] for text in PROJECT["optional-dependencies"][extra])
+    for requirement in map(Requirement, [*PROJECT["dependencies"], *extras]):
+        version = (pins | {"torch": pin.version})[canonicalize_name(requirement.name)]
+        assert version in requirement.specifier, requirement
 
 
-def test_the_lock_of_the_tests_contains_that_of_the_demo():
-    assert locked("demo.lock").items() <= locked("dev.lock").items()
+def test_every_lock_contains_that_of_the_demo_and_no_two_differ_in_a_version():
+    assert {path.stem for path in (ROOT / "requirements").glob("*.lock")} == set(LOCKS)
+    pins = {name: locked(name) for name in LOCKS}
+    for one, other in itertools.combinations(pins.values(), 2):
+        shared = one.keys() & other.keys()
+        assert shared >= pins["demo"].keys()
+        assert [package for package in shared if one[package] != other[package]] == []
+
+
+def test_the_constraints_are_the_pins_of_torch_and_of_the_locks_for_every_python():
+    constraints = (ROOT / "constraints.txt").read_text().splitlines()
+    locks = "\n".join((ROOT / f"requirements/{name}.lock").read_text() for name in LOCKS)
+    pins = {str(Requirement(line.rstrip(" \\"))) for line in locks.splitlines() if "==" in line and line[0] != " "}
+    torch = (ROOT / "requirements/torch.txt").read_text().strip()
+    assert sorted(map(str, map(Requirement, constraints))) == sorted({torch, *pins})

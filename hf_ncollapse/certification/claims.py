@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import ModelCard, snapshot_download
+from huggingface_hub import ModelCard
 
 from ..data import DataArguments, TensorDataset, TokenDataset, load_classification_data
+from ..hub.published_network import download_network
 from ..quantities import digits, title
 from ..sweeps.architectures import architecture_named
 from ..sweeps.files import read_json
@@ -90,13 +91,14 @@ def certify(target: str | Path, *, revision: str | None = None, curvature_steps:
         curvature_steps: as for [`certify_network`].
 
     Raises:
-        ValueError: there is no network to certify, or it does not say what it was trained on.
+        ValueError: there is no network to certify, or it does not say what it was trained on, or one of the Hub has a
+            file that is larger than a sweep's, which is left there.
     """
     folder = Path(target)
     if not folder.is_dir():
         if str(target).startswith((".", "/", "~")) or str(target).count("/") != 1:
             raise FileNotFoundError(f"{target} is no folder here and no Hub id, namespace/name")
-        folder = Path(snapshot_download(str(target), revision=revision))
+        folder = download_network(str(target), revision)
     elif revision is not None:
         raise ValueError(f"revision is {revision!r}; it goes with a Hub id, and {target} is a folder")
     runs = [folder]
@@ -112,6 +114,11 @@ def _verify(folder: Path, curvature_steps: int) -> Verification:
     metrics = read_json(folder / "metrics.json")
     if not (isinstance(metrics.get("data"), dict) and isinstance(metrics.get("architecture"), str)):
         raise ValueError(f"{folder / 'metrics.json'} does not say which network was trained on which data")
+    unknown = sorted(set(metrics["data"]) - set(DataArguments.__dataclass_fields__))
+    if unknown:
+        raise ValueError(
+            f"{folder / 'metrics.json'} says {', '.join(unknown)} of the data, which is no setting of them"
+        )
     data = load_classification_data(DataArguments(**metrics["data"]))
     train = _batches(data.train)
     model_class = architecture_named(metrics["architecture"]).family.classifiers[data.modality]

@@ -51,13 +51,28 @@ def _describe(features: Mapping[str, Any]) -> str:
     )
 
 
+def labels_of(rows: Any, label_column: str) -> np.ndarray:
+    """Return a split's column of labels, (N,), as they are written there.
+
+    Raises:
+        ValueError: a row has none.
+    """
+    labels = rows[label_column][:]
+    missing = [row for row, label in enumerate(labels) if label is None]
+    if missing:
+        raise ValueError(
+            f"label_column {label_column!r} has {len(missing)} rows without a label: the first is row {missing[0]}"
+        )
+    return np.asarray(labels)
+
+
 def classes_of(train: Any, label_column: str) -> tuple[list[str], Callable[[np.ndarray, str], np.ndarray]]:
     """Return the class names and a function that turns a split's column into labels 0 ... K − 1, or raises."""
     feature = train.features[label_column]
     if hasattr(feature, "names"):
         values, names = np.arange(len(feature.names)), list(feature.names)
     else:
-        values = np.unique(np.asarray(train[label_column][:]))
+        values = np.unique(labels_of(train, label_column))
         names = [str(value) for value in values]
 
     def encode(column: np.ndarray, split: str) -> np.ndarray:

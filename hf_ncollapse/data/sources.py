@@ -2,10 +2,8 @@
 
 from typing import Any
 
-import numpy as np
-
 from .arguments import DataArguments
-from .columns import classes_of, find_input_column, find_label_column
+from .columns import classes_of, find_input_column, find_label_column, labels_of
 from .packaged import PACKAGED_SETS
 from .rows import load_splits, split_named
 from .source import Part, Source
@@ -35,7 +33,7 @@ def _source_of_rows(arguments: DataArguments) -> Source:
     label_names, encode = classes_of(train, label_column)
 
     def part(rows: Any, split: str) -> Part:
-        return Part(encode(np.asarray(rows[label_column][:]), split), lambda indices: rows.select(indices)[column][:])
+        return Part(encode(labels_of(rows, label_column), split), lambda indices: rows.select(indices)[column][:])
 
     test = None if test_split is None else part(split_named(splits, test_split, "test_split"), test_split)
     return Source(modality, part(train, arguments.train_split), test, label_names)

@@ -35,6 +35,7 @@ _COMPARED = ("train_accuracy", "test_accuracy", "objective", "gufm_optimum", "ga
 _BY_DEPTH = (*_COMPARED[:5], "gap_times_depth", *_COMPARED[5:])
 _SPLIT = ("gap", *GAP_PARTS, "nc1", "nc1_bound")
 _ON_TRAINING_DATA = ("train_accuracy", "nc1", "nc2", "nc3", "objective", "gap")
+_L2 = ("l2_coefficient", "classifier_l2_coefficient", "l2_depth_scaling")
 _FITS = {"cross_entropy": "cross-entropy(W_L xᵢ, yᵢ)", "mse": "½‖W_L xᵢ − e_yᵢ‖²"}
 _ANSWERS = {"holds": "Holds.", "does not hold": "Does not hold.", "cannot tell": "Cannot tell."}
 _TASKS = {
@@ -84,7 +85,7 @@ def model_card(sweep: SweepFolder, run: FinishedRun, namespace: str, seeds: str 
         fit=_FITS[row["loss"]],
         classifier_bias=row["classifier_bias"],
         optimum_sentence=_optimum_sentence(row),
-        l2_sentence=_l2_sentence(row),
+        l2_sentence=_l2_sentence(run.depth, **{name: row[name] for name in _L2}),
         has_split=row["nc1_bound"] is not None,
         facts=[(title(name), digits(row[name])) for name in _FACTS if row[name] is not None],
         seeds_table=seeds_table(sweep, run.depth) if seeds is None else seeds,
@@ -266,10 +267,10 @@ def _optimum_sentence(row: dict[str, Any]) -> str:
     )
 
 
-def _l2_sentence(row: dict[str, Any]) -> str:
+@functools.cache  # the seeds of a depth have one
+def _l2_sentence(depth: int, **settings: Any) -> str:
     """The two λ at this depth."""
-    names = ("l2_coefficient", "classifier_l2_coefficient", "l2_depth_scaling")
-    config = CollapseConfig(num_hidden_layers=int(row["depth"]), **{name: row[name] for name in names})
+    config = CollapseConfig(num_hidden_layers=depth, **settings)
     return (
         f"**λ = {config.resolved_l2_coefficient:.4g}** in the blocks and "
         f"**λ_L = {config.resolved_classifier_l2_coefficient:.4g}** in the classifier at this depth"

@@ -27,7 +27,8 @@ class Manifest:
 
     def to_bytes(self) -> bytes:
         """The manifest as it is published."""
-        return (json.dumps({"configuration": self.configuration, "files": self.files}, indent=2) + "\n").encode()
+        # Not indented, which json does in Python itself: every branch has one, with the sweep's whole configuration.
+        return (json.dumps({"configuration": self.configuration, "files": self.files}) + "\n").encode()
 
     @classmethod
     def from_bytes(cls, content: bytes) -> "Manifest":

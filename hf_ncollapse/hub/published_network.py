@@ -1,12 +1,13 @@
 """What a downloaded network says of its size, looked at before anything of that size is built."""
 
+import contextlib
 from pathlib import Path
 
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 
-from ..sweeps.files import read_json
+from ..sweeps.files import LARGEST_FILE, read_json
 from .download import download
 
 _BYTES_PER_WEIGHT = 4
@@ -70,3 +71,34 @@ def check_published_network(repo_id: str, revision: str, depth: int) -> None:
             f"{repo_id}@{revision} has {count} tensors of {weights:,} weights, too few for its config.json "
             f"({', '.join(too_large) or 'num_hidden_layers'}); {remedy}"
         )
+
+
+def download_network(repo_id: str, revision: str | None = None) -> Path:
+    """Download a network and what is claimed of it: its weights and configuration, `metrics.json`, and its card.
+
+    Args:
+        repo_id, revision: where on the Hub; the `main` branch by default.
+
+    Returns:
+        The folder in the cache that holds them, as they are in one commit.
+
+    Raises:
+        ValueError: a file is larger than a sweep's, which is then left there, or damaged; or the configuration asks
+            for more than the weights hold.
+        FileNotFoundError: there is no `metrics.json` or no `model.safetensors`.
+        HfHubHTTPError, LocalEntryNotFoundError: as huggingface_hub's, where the repository is not to be had.
+    """
+    try:
+        path = download(repo_id, "metrics.json", largest=LARGEST_FILE, revision=revision)
+    except LocalEntryNotFoundError:
+        raise
+    except EntryNotFoundError:
+        raise FileNotFoundError(f"{repo_id} has no finished run: there is no metrics.json") from None
+    commit = path.parent.name
+    depth = read_json(path, f"{repo_id}@{commit} holds no network that a sweep wrote").get("depth")
+    if not isinstance(depth, int):
+        raise ValueError(f"{path} says depth = {depth!r}; {repo_id}@{commit} holds no network that a sweep wrote")
+    check_published_network(repo_id, commit, depth)
+    with contextlib.suppress(EntryNotFoundError):
+        download(repo_id, "README.md", largest=LARGEST_FILE, revision=commit)
+    return path.parent

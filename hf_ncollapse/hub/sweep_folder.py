@@ -70,7 +70,10 @@ class FinishedRun:
             module = waiting.pop()
             if module in here and module not in found:
                 found.add(module)
-                waiting += [f"{name}.py" for name in get_relative_imports(here[module])]
+                try:
+                    waiting += [f"{name}.py" for name in get_relative_imports(here[module])]
+                except UnicodeDecodeError as error:
+                    raise ValueError(f"{here[module]} is damaged: {error}") from None
         return found
 
 

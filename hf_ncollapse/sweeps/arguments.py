@@ -351,9 +351,13 @@ def _documented_fields(group: type) -> dict[str, str]:
 
 def _read_yaml(path: str) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"config {path} is not valid YAML: {error}") from None
+        text = Path(path).read_text(encoding="utf-8")
+        content = yaml.safe_load(text)
+        alias = next((event for event in yaml.parse(text) if isinstance(event, yaml.AliasEvent)), None)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"config {path} is not valid YAML in UTF-8: {error}") from None
+    if alias:  # a few lines of them stand for more values than any memory holds
+        raise ValueError(f"config {path} has the alias *{alias.anchor}; a recipe's values are written out")
     if not isinstance(content, dict):
         raise ValueError(f"config {path} holds a {type(content).__name__}; it takes keys with values")
     return content

@@ -32,7 +32,7 @@ class SweepRecord:
     configuration: dict[str, dict[str, Any]]
     results: pd.DataFrame
 
-    @property
+    @cached_property
     def name(self) -> str:
         """The sweep's name."""
         return str(self.configuration.get("sweep", {}).get("sweep", self.results["sweep"].iloc[0]))

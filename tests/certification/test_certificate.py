@@ -257,3 +257,11 @@ def test_metrics_that_name_no_data_are_refused(tmp_path, capsys):
     (tmp_path / "metrics.json").write_text("{}")
     assert main(["certify", str(tmp_path)]) == 2
     assert "does not say which network was trained on which data" in capsys.readouterr().err
+
+
+def test_metrics_that_name_data_by_an_unknown_setting_are_refused(copied, capsys):
+    path = copied / "depth-1" / "seed-0" / "metrics.json"
+    metrics = json.loads(path.read_text())
+    path.write_text(json.dumps(metrics | {"data": metrics["data"] | {"rows": 5}}))
+    assert main(["certify", str(path.parent)]) == 2
+    assert "metrics.json says rows of the data, which is no setting of them" in capsys.readouterr().err

@@ -430,6 +430,14 @@ def test_labels_outside_the_classes_and_a_single_class_are_errors(hub_folder):
         load_classification_data("some-user/empty")
 
 
+@pytest.mark.parametrize("labels", [[None] * 4, ["good", None, "bad", None], [0, 1, None, 1]])
+def test_rows_without_a_label_are_an_error(hub_folder, labels):
+    first = labels.index(None)
+    datasets.Dataset.from_dict({"text": list("abcd"), "label": labels}).to_parquet(hub_folder / "some.parquet")
+    with pytest.raises(ValueError, match=f"'label' has {labels.count(None)} rows without a label: .* row {first}"):
+        load_classification_data(str(hub_folder / "some.parquet"))
+
+
 @pytest.mark.parametrize(
     ("labels", "message"),
     [([], "the training part is empty"), ([0, 2, -1, 1], r"labels outside 0 \.\.\. 1: \[-1, 2\]")],

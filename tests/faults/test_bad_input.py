@@ -2,6 +2,7 @@
 
 import gzip
 import importlib.util
+import itertools
 import math
 import re
 from pathlib import Path
@@ -186,6 +187,29 @@ def test_a_recipe_names_the_key(script, tmp_path, capsys, fields, message):
     assert not (tmp_path / "runs").exists()
     with pytest.raises(ValueError, match=message):
         script.main(["--config", str(path), "--traceback"])
+
+
+_TEN_TIMES = "\n".join(
+    f"{key}: &{key} [{', '.join(['*' + before] * 10)}]"
+    for before, key in itertools.pairwise(["sweep", "depths", "seeds", "dataset", "loss", "max_steps", "hidden_size"])
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        pytest.param("sweep: s\n".encode("utf-16"), "recipe.yaml is not valid YAML in UTF-8", id="UTF-16"),
+        pytest.param(b"[" * 10**5, "recipe.yaml is not valid YAML in UTF-8", id="nested"),
+        pytest.param(
+            f"sweep: &sweep [x]\n{_TEN_TIMES}\n".encode(), r"recipe.yaml has the alias \*sweep", id="aliases"
+        ),
+    ],
+)
+def test_a_recipe_that_cannot_be_read_is_named(script, tmp_path, capsys, content, message):
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(content)
+    assert script.main(["--config", str(path)]) == 2
+    assert re.search(message, capsys.readouterr().err)
 
 
 CLASSES, WIDTH = 3, 4

@@ -245,6 +245,37 @@ def test_what_is_larger_than_a_sweeps_is_left_on_the_hub(hub, tmp_path):
     assert {method for method, path, _ in hub.requests if "results.csv" in path} == {"HEAD"}
 
 
+CERTIFY = """
+import sys
+from hf_ncollapse.certification import certify
+try:
+    list(certify(sys.argv[1]))
+except ValueError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "config.json", "README.md"])
+def test_what_is_larger_than_a_networks_is_left_on_the_hub_when_it_is_certified(hub, trained, name, tmp_path):
+    written = ("metrics.json", "config.json", "model.safetensors")
+    files = {written_name: (trained / "depth-2/seed-0" / written_name).read_bytes() for written_name in written}
+    files |= {name: b" " * (2**25 + 1), "pytorch_model.bin": b"a pickle"}
+    hub.store.put("model", "my-org/huge", files)
+    said = run(CERTIFY, hub.environment(tmp_path, token=None), "my-org/huge")
+    assert said.startswith(f"my-org/huge has a {name} of {2**25 + 1:,} bytes, a sweep's has at most")
+    downloaded = {path.rpartition("/")[2] for method, path, _ in hub.requests if method == "GET" and "resolve" in path}
+    assert downloaded <= set(written) - {name}
+
+
+def test_a_network_is_certified_only_when_its_configuration_asks_for_no_more_than_its_weights(hub, trained, tmp_path):
+    run_folder = trained / "depth-2/seed-0"
+    files = {name: (run_folder / name).read_bytes() for name in ("metrics.json", "config.json", "model.safetensors")}
+    config = json.loads(files["config.json"]) | {"num_labels": 10**9}
+    hub.store.put("model", "my-org/huge", files | {"config.json": json.dumps(config).encode()})
+    said = run(CERTIFY, hub.environment(tmp_path, token=None), "my-org/huge")
+    assert re.search(r"my-org/huge@\w+ has \d+ tensors of [\d,]+ weights, too few for .* \(num_labels\)", said)
+
+
 def test_nothing_but_safetensors_holds_weights_on_the_hub(published):
     for depth in (2, 4):
         for revision in ("main", "seed-0", "seed-3"):

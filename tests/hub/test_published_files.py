@@ -70,3 +70,11 @@ def test_a_configuration_with_a_token_is_refused_without_showing_it(hub, sweep_c
         publish(hub, sweep_copy)
     assert "hf_secret" not in str(refused.value)
     assert hub.requests == []
+
+
+def test_code_that_is_no_text_is_named_before_any_request(hub, sweep_copy):
+    path = sweep_copy / "depth-4/seed-1/residual_layers.py"
+    path.write_bytes(b"\xff" + path.read_bytes())
+    with pytest.raises(ValueError, match=r"seed-1/residual_layers.py is damaged: 'utf-8' codec"):
+        publish(hub, sweep_copy)
+    assert not hub.requests
