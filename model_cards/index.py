@@ -37,6 +37,10 @@ FOOT = """
 *Cannot tell* is the answer where networks are not converged or do not fit their samples, or where a step in depth is
 within the spread of the seeds or, with one seed, within 10%; each card says which. Where a cell is empty the theory
 predicts nothing.
+
+Six sweeps beside each other, of three training sizes and two λ (`recipes/fashion_mnist/rn1_generalization.yaml`), are in
+[fashion-mnist-generalization](fashion-mnist-generalization/comparison.png), with their
+[table](fashion-mnist-generalization/comparison.csv).
 """
 PREDICTIONS = ("gap_falls", "collapse_improves", "collapse_stays")
 
