@@ -3,8 +3,9 @@
     OMP_NUM_THREADS=1 python benchmarks/sweep_overhead.py
 
 Runs the demo's recipe, or another one, in a temporary folder, from a fresh interpreter to its end, and prints the
-seconds and shares of: start (imports, data, plan), training steps (forward, backward, optimiser), between the steps
-(the Trainer's loop, batches, logging), evaluation, checkpoints, and the rest (tables, figures, weights at the end).
+CPU seconds and shares of: start (imports, data, plan), training steps (forward, backward, optimiser), between the
+steps (the Trainer's loop, batches, logging), evaluation, checkpoints, and the rest (tables, figures, weights at the
+end).
 """
 
 import argparse
@@ -13,7 +14,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import psutil
 import transformers.trainer
 from transformers import TrainerCallback
 from transformers.utils.logging import disable_progress_bar
@@ -29,25 +29,20 @@ IN_A_RUN = ("training steps", "evaluation", "checkpoints")
 
 
 class Clock(TrainerCallback):
-    """Adds up the seconds within training steps, and those between the first and the last that are nothing else."""
+    """Adds up the CPU seconds of training steps, and those between the first and the last that are nothing else."""
 
     def on_train_begin(self, *arguments, **keywords):
-        self.run = time.perf_counter() - sum(SECONDS[name] for name in IN_A_RUN)
-        SECONDS["start"] = SECONDS["start"] or seconds_of_this_process()
+        self.run = time.process_time() - sum(SECONDS[name] for name in IN_A_RUN)
+        SECONDS["start"] = SECONDS["start"] or time.process_time()
 
     def on_step_begin(self, *arguments, **keywords):
-        self.step = time.perf_counter()
+        self.step = time.process_time()
 
     def on_step_end(self, *arguments, **keywords):
-        SECONDS["training steps"] += time.perf_counter() - self.step
+        SECONDS["training steps"] += time.process_time() - self.step
 
     def on_train_end(self, *arguments, **keywords):
-        SECONDS["between the steps"] += time.perf_counter() - self.run - sum(SECONDS[name] for name in IN_A_RUN)
-
-
-def seconds_of_this_process() -> float:
-    """Since it was started, imports and all."""
-    return time.time() - psutil.Process().create_time()
+        SECONDS["between the steps"] += time.process_time() - self.run - sum(SECONDS[name] for name in IN_A_RUN)
 
 
 def timed(name: str, method):
@@ -55,11 +50,11 @@ def timed(name: str, method):
 
     @functools.wraps(method)
     def wrapped(*arguments, **keywords):
-        start = time.perf_counter()
+        start = time.process_time()
         try:
             return method(*arguments, **keywords)
         finally:
-            SECONDS[name] += time.perf_counter() - start
+            SECONDS[name] += time.process_time() - start
 
     return wrapped
 
@@ -77,7 +72,7 @@ def main() -> None:
         recipes, _ = parse_recipe(["--config", str(options.config), "--output_dir", folder])
         for recipe in recipes:
             run_sweep(recipe)
-    whole = seconds_of_this_process()
+    whole = time.process_time()
     SECONDS["rest"] = whole - sum(SECONDS.values())
     for name, seconds in SECONDS.items():
         print(f"{name:18} {seconds:7.1f} s {seconds / whole:6.1%}")

@@ -1,4 +1,4 @@
-"""Steps per second of CollapseTrainer against a bare PyTorch loop on the same model, data and objective.
+"""Steps per CPU second of CollapseTrainer against a bare PyTorch loop on the same model, data and objective.
 
     OMP_NUM_THREADS=1 python benchmarks/training_throughput.py
 
@@ -24,10 +24,10 @@ L2_COEFFICIENT, LEARNING_RATE, SAMPLES = 0.005, 0.001, 2000
 
 
 class StepClock(TrainerCallback):
-    """Seconds from the end of the first step, which warms up, to the end of the last."""
+    """CPU seconds from the end of the first step, which warms up, to the end of the last."""
 
     def on_step_end(self, args, state, control, **kwargs):
-        now = time.perf_counter()
+        now = time.process_time()
         self.started = now if state.global_step == 1 else self.started
         self.steps_per_second = (state.global_step - 1) / max(now - self.started, 1e-9)
 
@@ -41,7 +41,7 @@ def build_model(depth: int) -> CollapseResNetForImageClassification:
 
 
 def trainer_speed(data: TensorDataset, depth: int, batch_size: int, steps: int) -> float:
-    """Steps per second of CollapseTrainer with its default logging and no evaluation."""
+    """Steps per CPU second of CollapseTrainer with its default logging and no evaluation."""
     clock = StepClock()
     with tempfile.TemporaryDirectory() as folder:
         arguments = CollapseTrainingArguments(
@@ -55,7 +55,7 @@ def trainer_speed(data: TensorDataset, depth: int, batch_size: int, steps: int) 
 
 
 def bare_speed(data: TensorDataset, depth: int, batch_size: int, steps: int) -> float:
-    """Steps per second of the smallest loop that minimises the same objective."""
+    """Steps per CPU second of the smallest loop that minimises the same objective."""
     model = build_model(depth)
     penalised = [p for name, p in model.named_parameters() if model.l2_coefficient_of(name)]
     free = [p for name, p in model.named_parameters() if not model.l2_coefficient_of(name)]
@@ -74,13 +74,13 @@ def bare_speed(data: TensorDataset, depth: int, batch_size: int, steps: int) -> 
             optimizer.zero_grad()
             done += 1
             if done == 1:
-                started = time.perf_counter()
+                started = time.process_time()
             if done == steps:
-                return (steps - 1) / (time.perf_counter() - started)
+                return (steps - 1) / (time.process_time() - started)
 
 
 def main() -> None:
-    """Print steps per second of both loops and their ratio."""
+    """Print steps per CPU second of both loops and their ratio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7, help="turns that each loop takes")
     rounds = parser.parse_args().rounds

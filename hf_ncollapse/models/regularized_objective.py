@@ -129,6 +129,18 @@ class RegularizedObjectiveMixin(_Model):
         """As torch's, but free where nothing changes: the Trainer asks at every step."""
         return self if self.training == mode else super().train(mode)
 
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """As torch's, in less time, which the Trainer takes at every step."""
+        if not set_to_none:
+            return super().zero_grad(set_to_none)
+        modules: list[nn.Module | None] = [self]
+        for module in modules:
+            if module is not None:
+                modules += module._modules.values()
+                for parameter in module._parameters.values():
+                    if parameter is not None:
+                        parameter.grad = None
+
     def l2_coefficient_of(self, name: str) -> float:
         """The λ of one parameter, by its name in `named_parameters()`, wrapped by torch.compile or DDP or not.
 

@@ -14,8 +14,8 @@ from ..data import ClassificationData
 from ..models.collapse_config import CollapseConfig
 from ..models.depth_continuation import DepthContinuationMixin
 from ..training.ensemble import Ensemble
+from ..training.losses import NonFiniteLossError
 from ..training.processes import decided_by_main
-from ..training.trainer import NonFiniteLossError
 from .architectures import architecture_named, build_config, build_model
 from .arguments import Recipe
 from .environment import describe_environment

@@ -80,9 +80,20 @@ class JointBatchSampler(Sampler[Any]):
 
 
 class BatchLoader(DataLoader[Any]):
-    """A DataLoader whose `set_epoch` reaches its batch sampler, which is where the Trainer calls it."""
+    """A DataLoader whose `set_epoch` reaches its batch sampler, which is where the Trainer calls it.
+
+    Without workers and pinned memory it does no more than cut the batches: a DataLoader's own iterator takes longer
+    than a small batch does.
+    """
 
     batch_sampler: ProcessBatchSampler | JointBatchSampler
 
     def set_epoch(self, epoch: int) -> None:
         self.batch_sampler.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch's own iterator is one
+        if self.num_workers or self.pin_memory:
+            return super().__iter__()
+        dataset = self.dataset
+        rows_at = getattr(dataset, "__getitems__", lambda indices: [dataset[index] for index in indices])
+        return (self.collate_fn(rows_at(indices)) for indices in self.batch_sampler)

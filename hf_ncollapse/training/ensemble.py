@@ -12,9 +12,10 @@ from accelerate import skip_first_batches
 from ..models.collapse_config import CollapseConfig
 from .arguments import CollapseTrainingArguments
 from .batches import BatchLoader, JointBatchSampler
+from .losses import NonFiniteLossError
 from .polish import PolishedOptimizer
 from .stacked_networks import StackedNetworks
-from .trainer import CollapseTrainer, NonFiniteLossError
+from .trainer import CollapseTrainer
 
 # What trainings of an ensemble may differ in.
 _OWN = {"seed", "data_seed", "output_dir", "run_name", "logging_dir", "_name_or_path"}

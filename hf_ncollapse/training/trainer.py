@@ -20,20 +20,13 @@ from ..theory import GUFMOptimum
 from .arguments import COUPLED_OPTIMIZERS, DECOUPLED_OPTIMIZERS, CollapseTrainingArguments
 from .batches import BatchLoader, ProcessBatchSampler
 from .lbfgs import LBFGS
+from .losses import NonFiniteLossError, UnseenLosses
 from .measurement import NetworkSums, conflicting_label_counts, network_measures, network_optimum
 from .polish import PolishedOptimizer
 from .processes import check_processes
 from .saving import explained_write_errors
 
 logger = logging.get_logger(__name__)
-
-
-class NonFiniteLossError(FloatingPointError):
-    """The training loss became NaN or infinite; `step` is the number of finished steps before it."""
-
-    def __init__(self, step: int):
-        super().__init__(f"the loss is not finite at step {step + 1}")
-        self.step = step
 
 
 class CollapseTrainer(Trainer):
@@ -57,7 +50,8 @@ class CollapseTrainer(Trainer):
     Raises:
         ValueError: if the optimiser's penalty is not the objective's, or the processes that were launched would not
             train together.
-        NonFiniteLossError: from `train` and `evaluate`, at the first loss that is not finite.
+        NonFiniteLossError: from `train` and `evaluate`, with the step of the first loss that is not finite; `train`
+            notices before anything is logged, measured or saved after it, and 100 steps later at most.
     """
 
     args: CollapseTrainingArguments
@@ -81,6 +75,8 @@ class CollapseTrainer(Trainer):
         super().__init__(model, args, train_dataset=train_dataset, **kwargs)
         self._lbfgs: LBFGS | None = None
         self._step_fit = -1, torch.zeros(())  # a step, and its fit until now
+        self._is_alone = args.world_size == 1 and args.n_gpu <= 1
+        self._unseen_losses = UnseenLosses()
         self._num_weights: int | None = None
         self._conflicts: list[list[int]] | None = None
         self._optimum: GUFMOptimum | None = None
@@ -161,13 +157,23 @@ class CollapseTrainer(Trainer):
 
     def _fit_of_step(self) -> float:
         """(1/N) Σ ℓ over this step's micro-batches of all processes."""
+        self._unseen_losses.look(self.accelerator)
         # Each process's share comes multiplied by their number, for gradients that are averaged.
         return self.accelerator.reduce(self._step_fit[1], "mean").item()
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """As the Trainer's; after L-BFGS the model is the best point that it saw."""
-        with _looked_for_once("lomo_optim"):
-            output = super().train(*args, **kwargs)
+        self._unseen_losses.forget()  # of a training that was broken off
+        averages = self.args.average_tokens_across_devices
+        self.args.average_tokens_across_devices = averages and not self._is_alone  # one would multiply by 1
+        try:
+            with _looked_for_once("lomo_optim"):
+                output = super().train(*args, **kwargs)
+        except NonFiniteLossError as error:
+            self.state.global_step = error.step  # the steps since are void
+            raise
+        finally:
+            self.args.average_tokens_across_devices = averages
         if lbfgs := self._searching:
             lbfgs.eval()
         return output
@@ -190,24 +196,33 @@ class CollapseTrainer(Trainer):
         inputs: dict[str, Any],
         num_items_in_batch: torch.Tensor | float | None = None,
     ) -> torch.Tensor:
-        """One forward and backward pass; stops every process at the first loss that is not finite."""
+        """One forward and backward pass, which waits for no device: the loss is looked at later, with others."""
         if len(inputs["labels"]) == 0:
             # An empty share, which not every layer takes: a made-up sample divided by ∞ gives gradients of zero.
             inputs = {name: value.new_ones((1, *value.shape[1:])) for name, value in inputs.items()}
             num_items_in_batch = math.inf
         loss = super().training_step(model, inputs, num_items_in_batch)  # type: ignore[arg-type]  # or ∞
-        finite = torch.isfinite(loss)
-        if self.args.world_size > 1:
-            # All processes must stop together, or the others would wait for this one for ever.
-            finite = self.accelerator.gather(finite.reshape(1)).all()
-        if not finite and not self._searching:  # a line search turns back
-            raise NonFiniteLossError(self.state.global_step)
+        if not self._searching:  # a line search turns back
+            self._unseen_losses.add(self.state.global_step, loss)
         if self._lbfgs is not None:
             step, fit = self.state.global_step, loss.double()
             if self._step_fit[0] == step:
                 fit = self._step_fit[1] + fit
             self._step_fit = step, fit
         return loss
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor | int | None:
+        """As the Trainer's, without its tensor where one process knows the number."""
+        if not self._is_alone:
+            return super()._get_num_items_in_batch(batch_samples, device)
+        return sum(len(batch["labels"]) for batch in batch_samples)
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        """As the Trainer's, of a training whose losses were finite until here."""
+        asked, many = self.control, self._unseen_losses.are_many
+        if many or asked.should_log or asked.should_evaluate or asked.should_save or asked.should_training_stop:
+            self._unseen_losses.look(self.accelerator)
+        super()._maybe_log_save_evaluate(*args, **kwargs)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """As the Trainer's, of L-BFGS's best point, and with one kind of error for what cannot be written."""

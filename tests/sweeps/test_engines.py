@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import gc
 import os
 import re
 import signal
@@ -16,6 +17,7 @@ import pytest
 
 from hf_ncollapse.sweeps import EngineArguments, make_engine, parse_recipe, run_sweep
 from hf_ncollapse.sweeps.engines.engine import Sweep, check_shared, folder_mark
+from hf_ncollapse.sweeps.engines.this_process import ThisProcess
 from hf_ncollapse.sweeps.engines.workers import Workers, worker_environment
 from hf_ncollapse.sweeps.plan import plan_runs
 
@@ -237,6 +239,20 @@ def test_a_command_takes_over_the_run_of_another_that_is_killed(undisturbed, tmp
 
 
 @pytest.mark.slow
+def test_the_garbage_collector_passes_over_what_outlives_a_run_until_the_sweep_ends(tmp_path):
+    frozen = []
+
+    class Watched(ThisProcess):
+        def ended(self, patience):
+            ends = super().ended(patience)
+            frozen.append(gc.get_freeze_count())
+            return ends
+
+    run_sweep(recipe_in(tmp_path, "--max_steps=2", "--seeds", "0"), Watched)
+    assert min(frozen) > 10_000
+    assert gc.get_freeze_count() == 0
+
+
 def test_a_mistake_in_a_worker_is_that_of_the_sweep(tmp_path, capsys):
     mistake = ["--changed_objective=optim", "--optim=adamw_torch", '--lr_scheduler_kwargs={"cycles": 1}']
     recipe = recipe_in(tmp_path, *mistake, "--depths=2", "--seeds=0")

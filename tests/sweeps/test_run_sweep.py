@@ -16,7 +16,8 @@ from hf_ncollapse.data import load_classification_data
 from hf_ncollapse.sweeps import COLUMNS, parse_recipe, run, run_sweep
 from hf_ncollapse.sweeps.plan import plan_runs
 from hf_ncollapse.theory import gufm_optimum
-from hf_ncollapse.training.trainer import CollapseTrainer, NonFiniteLossError
+from hf_ncollapse.training.losses import NonFiniteLossError
+from hf_ncollapse.training.trainer import CollapseTrainer
 
 TINY = [
     "--sweep=tiny", "--architecture=L-RN1", "--dataset=digits", "--train_samples=100", "--test_samples=50",

@@ -52,13 +52,23 @@ def texts(count=14, seed=1):
     return TokenDataset(words, lengths, torch.arange(count) % CLASSES, pad_token_id=0)
 
 
-def trainer_for(tmp_path, model, train_dataset=None, *, eval_dataset=None, callbacks=None, trainer=None, **arguments):
+def trainer_for(
+    tmp_path,
+    model,
+    train_dataset=None,
+    *,
+    eval_dataset=None,
+    callbacks=None,
+    trainer=None,
+    trainer_class=CollapseTrainer,
+    **arguments,
+):
     """A trainer for five steps at a constant learning rate; `trainer` holds further keywords of its own."""
     defaults = {
         "per_device_train_batch_size": 5, "max_steps": 5, "lr_scheduler_type": "constant", "warmup_steps": 0,
         "learning_rate": 0.02, "save_strategy": "no", "report_to": "none", "disable_tqdm": True, "seed": 3,
     }  # fmt: skip
-    return CollapseTrainer(
+    return trainer_class(
         model,
         CollapseTrainingArguments(output_dir=str(tmp_path), **{**defaults, **arguments}),
         train_dataset=images() if train_dataset is None else train_dataset,

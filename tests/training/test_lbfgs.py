@@ -10,7 +10,7 @@ from transformers import TrainerCallback
 
 from hf_ncollapse.training.arguments import CollapseTrainingArguments
 from hf_ncollapse.training.lbfgs import LBFGS
-from hf_ncollapse.training.trainer import NonFiniteLossError
+from hf_ncollapse.training.losses import NonFiniteLossError
 
 # The optimiser
 

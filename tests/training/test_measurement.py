@@ -12,8 +12,8 @@ from hf_ncollapse.data import TensorDataset
 from hf_ncollapse.neural_collapse import measures
 from hf_ncollapse.neural_collapse.class_statistics import ClassStatistics
 from hf_ncollapse.theory import gufm_optimum
+from hf_ncollapse.training.losses import NonFiniteLossError
 from hf_ncollapse.training.measurement import conflicting_label_counts
-from hf_ncollapse.training.trainer import NonFiniteLossError
 
 LOSSES = [("cross_entropy", False), ("cross_entropy", True), ("mse", False), ("mse", True)]
 

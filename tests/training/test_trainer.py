@@ -18,12 +18,14 @@ from small_runs import (
     trainer_for,
     whole,
 )
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import HPSearchBackend
 
 from hf_ncollapse.training.arguments import CollapseTrainingArguments
 from hf_ncollapse.training.batches import ProcessBatchSampler
-from hf_ncollapse.training.trainer import CollapseTrainer, NonFiniteLossError
+from hf_ncollapse.training.losses import NonFiniteLossError, UnseenLosses
+from hf_ncollapse.training.trainer import CollapseTrainer
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
 
@@ -275,18 +277,79 @@ class Poison(TrainerCallback):
 
 
 def test_training_stops_at_the_first_loss_that_is_not_finite(tmp_path):
+    trainer = trainer_for(tmp_path, network(), callbacks=[Poison(3)], save_strategy="steps", save_steps=2)
     with pytest.raises(NonFiniteLossError, match="not finite at step 4") as caught:
-        trainer_for(tmp_path, network(), callbacks=[Poison(3)]).train()
-    assert caught.value.step == 3
+        trainer.train()
+    assert caught.value.step == trainer.state.global_step == 3
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]
 
 
-def test_a_loss_of_another_process_that_is_not_finite_stops_this_one(tmp_path, monkeypatch):
-    model = network()
-    trainer = trainer_for(tmp_path, model)
-    monkeypatch.setattr(CollapseTrainingArguments, "world_size", 2)
-    monkeypatch.setattr(trainer.accelerator, "gather", lambda own: torch.cat([own, torch.tensor([False])]))
-    with pytest.raises(NonFiniteLossError, match="step 1"):
-        trainer.training_step(model, whole(images(5)), num_items_in_batch=10)
+def test_a_loss_that_is_not_finite_is_noticed_within_100_steps_where_nothing_is_logged(tmp_path):
+    class Count(TrainerCallback):
+        steps = 0
+
+        def on_step_end(self, args, state, control, **kwargs):
+            self.steps += 1
+
+    count = Count()
+    arguments = {"callbacks": [Poison(120), count], "max_steps": 1000, "logging_strategy": "no"}
+    with pytest.raises(NonFiniteLossError, match="not finite at step 121"):
+        trainer_for(tmp_path, network(), **arguments).train()
+    assert count.steps == 200
+
+
+def test_a_loss_of_another_process_that_is_not_finite_stops_this_one():
+    losses = UnseenLosses()
+    losses.add(7, torch.tensor(1.0))
+    losses.add(8, torch.tensor(2.0))
+    others = torch.tensor([[True, False]])
+    accelerator = SimpleNamespace(num_processes=2, gather=lambda own: torch.cat([own, others]))
+    with pytest.raises(NonFiniteLossError, match="step 9"):
+        losses.look(accelerator)
+
+
+class Waits(TorchDispatchMode):
+    """Counts how often a tensor's value is asked for, from the end of one step to that of another."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function is torch.ops.aten._local_scalar_dense.default
+        return function(*args, **(kwargs or {}))
+
+
+def waits_between_logs(tmp_path, model, data, **arguments):
+    """How often steps 2 to 6 of a training that logs after step 8 ask for the value of a tensor."""
+    waits = Waits()
+
+    class Between(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 1:
+                waits.__enter__()
+            if state.global_step == 6:
+                waits.__exit__(None, None, None)
+
+    arguments = {"max_steps": 8, "logging_steps": 8, "callbacks": [Between()], **arguments}
+    trainer_for(tmp_path, model, data, **arguments).train()
+    return waits.count
+
+
+@pytest.mark.parametrize(
+    "arguments", [{}, {"optim": "sgd"}, {"full_batch": True}, {"polish_steps": 1, "full_batch": True}]
+)
+@pytest.mark.parametrize("architecture", ["L-RN1", "L-RN2", "L-T11", "L-T22"])
+def test_no_step_waits_for_the_value_of_a_tensor_until_something_is_logged(tmp_path, architecture, arguments):
+    assert waits_between_logs(tmp_path, network(architecture), images(), **arguments) == 0
+
+
+def test_a_loss_that_asks_for_its_value_is_seen_to_wait_at_every_step(tmp_path):
+    class Asking(CollapseTrainer):
+        def compute_loss(self, *args, **kwargs):
+            loss = super().compute_loss(*args, **kwargs)
+            assert loss.item() > 0
+            return loss
+
+    assert waits_between_logs(tmp_path, network(), images(), trainer_class=Asking) == 5
 
 
 def test_a_checkpoint_that_cannot_be_written_is_an_error_that_names_the_folder(tmp_path):

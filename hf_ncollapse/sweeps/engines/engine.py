@@ -1,6 +1,7 @@
 """What every engine does: it decides where and when a run is trained, and nothing else."""
 
 import abc
+import gc
 import platform
 import traceback
 import uuid
@@ -51,7 +52,7 @@ class Engine(abc.ABC):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
-        return None
+        gc.unfreeze()  # what `free_run` froze
 
     @property
     @abc.abstractmethod
@@ -71,6 +72,17 @@ class Engine(abc.ABC):
         return []
 
 
+def free_run() -> None:
+    """Free the networks and trainers of a run, which point to each other, before the next one takes memory.
+
+    What has survived the first run, libraries above all, is not looked through again: that would take as long as a
+    short run.
+    """
+    gc.collect()
+    if not gc.get_freeze_count():
+        gc.freeze()
+
+
 def attempt(run: Run, recipe: Recipe, load: Callable[[], ClassificationData], stop: StopRequest) -> RunEnd:
     """[`train_one`] for another process that waits for it: whatever happens comes back as a value that is pickled.
 
@@ -86,6 +98,8 @@ def attempt(run: Run, recipe: Recipe, load: Callable[[], ClassificationData], st
         return RunEnd(run, "stopped", reason=stopped.where)
     except Exception as error:
         return RunEnd(run, "refused", error=_portable(error))
+    finally:
+        free_run()
 
 
 def _portable(error: Exception) -> Exception:

@@ -1,6 +1,5 @@
 """The engine that trains all seeds of a depth at once, in this process."""
 
-import gc
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -11,7 +10,7 @@ from ...training.ensemble import check_ensemble
 from ..architectures import build_config
 from ..plan import Run
 from ..run import RunEnd, train_jointly, train_one
-from .engine import Engine, Sweep
+from .engine import Engine, Sweep, free_run
 
 Ended = TypeVar("Ended", RunEnd, list[RunEnd])
 
@@ -64,5 +63,5 @@ class Ensembles(Engine):
         sweep = self.sweep
         callbacks, say = [sweep.progress.callback()], sweep.progress.console.print
         done = train(what, sweep.recipe, sweep.data, sweep.stop, callbacks=callbacks, say=say)
-        gc.collect()  # of networks and trainers, which point to each other, before the next run takes memory
+        free_run()
         return done

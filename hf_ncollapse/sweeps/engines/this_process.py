@@ -1,12 +1,11 @@
 """The engine without processes of its own: one run after another, in this process or in those of one launch."""
 
-import gc
 import time
 from collections.abc import Sequence
 
 from ..plan import Run
 from ..run import RunEnd, train_one
-from .engine import Engine
+from .engine import Engine, free_run
 
 
 class ThisProcess(Engine):
@@ -30,5 +29,5 @@ class ThisProcess(Engine):
         sweep = self.sweep
         callbacks, say = [sweep.progress.callback()], sweep.progress.console.print
         end = train_one(run, sweep.recipe, sweep.data, sweep.stop, callbacks=callbacks, say=say)
-        gc.collect()  # of networks and trainers, which point to each other, before the next run takes memory
+        free_run()
         return [end]

@@ -1,7 +1,6 @@
 """A worker's side of the local engine: `python -m hf_ncollapse.sweeps.engines.worker DESCRIPTOR`."""
 
 import contextlib
-import gc
 import queue
 import signal
 import sys
@@ -40,7 +39,6 @@ def main(descriptor: int) -> None:
             end = attempt(run, recipe, lambda: data, stop)
             with contextlib.suppress(BrokenPipeError):  # nobody waits for it any more, and its folder says it too
                 connection.send(end)
-            gc.collect()  # of networks and trainers, which point to each other, before the next run takes memory
 
 
 def _listen(connection: Connection, runs: queue.Queue[Run], stop: StopRequest) -> None:
