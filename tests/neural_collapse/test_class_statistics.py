@@ -122,6 +122,15 @@ def test_bad_input_is_named_and_leaves_the_state_as_it_was(features, labels, mes
     assert all(torch.equal(torch.as_tensor(after[name]), torch.as_tensor(before[name])) for name in before)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_one_feature_that_is_not_finite_is_refused_in_every_precision(dtype, value):
+    statistics = ClassStatistics(3)
+    with pytest.raises(ValueError, match=r"features must be finite.*first in sample 1, feature 1"):
+        statistics.update(torch.tensor([[0, 1], [2, value]], dtype=dtype), torch.tensor([0, 2]))
+    assert statistics.num_samples == 0
+
+
 def test_a_bad_sample_after_every_class_was_seen_leaves_the_state_as_it_was():
     features, labels = make_data()
     statistics = collect(features, labels, [30, 30])

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from transformers import AutoModelForImageClassification
 
 import hf_ncollapse
-from hf_ncollapse.hub.sweep_folder import read_sweep_folder
+from hf_ncollapse.hub.sweep_folder import FIGURES, read_sweep_folder
 from hf_ncollapse.sweeps import read_results, read_sweep, summarize, write_report
 from hf_ncollapse.sweeps.network_measurements import measure_networks
 from hf_ncollapse.sweeps.report import finish_sweep
@@ -58,7 +58,7 @@ def test_a_sweep_is_not_published_with_the_figures_of_another_table(sweep):
         read_sweep_folder(sweep, partial=True)
     assert contents(sweep) == before
     finish_sweep(str(sweep))
-    assert len(read_sweep_folder(sweep, partial=True).figures) == 4
+    assert len(read_sweep_folder(sweep, partial=True).figures) == len(FIGURES)
 
 
 def test_a_folder_is_opened_as_a_published_sweep_is(trained_sweep):
