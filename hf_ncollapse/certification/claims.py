@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +114,7 @@ def _verify(folder: Path, curvature_steps: int) -> Verification:
     metrics = read_json(folder / "metrics.json")
     if not (isinstance(metrics.get("data"), dict) and isinstance(metrics.get("architecture"), str)):
         raise ValueError(f"{folder / 'metrics.json'} does not say which network was trained on which data")
-    unknown = sorted(set(metrics["data"]) - set(DataArguments.__dataclass_fields__))
+    unknown = sorted(set(metrics["data"]) - {field.name for field in fields(DataArguments)})
     if unknown:
         raise ValueError(
             f"{folder / 'metrics.json'} says {', '.join(unknown)} of the data, which is no setting of them"

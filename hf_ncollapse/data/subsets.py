@@ -53,7 +53,7 @@ def draw_subsets(
 
 
 def permuted_labels(labels: np.ndarray, seed: int) -> np.ndarray:
-    """Return the labels in an order that says nothing of their samples; the subsets' own draws are others."""
+    """Return labels, (N,), in an order that says nothing of their samples; the draws of `draw_subsets` are others."""
     return np.random.default_rng([seed, 1]).permutation(labels)
 
 

@@ -1,4 +1,4 @@
-"""The losses of a training, looked at a number at a time, so that no step waits for the device to tell its own."""
+"""The losses of a training, looked at many at once, so that no step waits for the device to tell its own."""
 
 import torch
 from accelerate import Accelerator
